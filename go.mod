@@ -1,0 +1,3 @@
+module net-watcher
+
+go 1.25

@@ -1,0 +1,105 @@
+//go:build unix
+
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net"
+	"os"
+	"os/signal"
+	"strings"
+	"syscall"
+)
+
+// A closed pipe as stdout or stderr must not end the server, so SIGPIPE is
+// ignored; that stands here because no other system has it.
+func init() {
+	signal.Ignore(syscall.SIGPIPE)
+}
+
+// nonblock keeps an open from waiting until somebody writes to a FIFO.
+const nonblock = syscall.O_NONBLOCK
+
+// listenUnix listens on a Unix socket at path, which only its owner may connect
+// to. A socket that a dead server left there is replaced; anything else there is
+// an error and stays as it is. Close removes the socket. It changes the umask
+// for a moment, so nothing else may create files meanwhile.
+func listenUnix(ctx context.Context, path string) (net.Listener, error) {
+	if limit := len(syscall.RawSockaddrUnix{}.Path) - 1; len(path) > limit {
+		return nil, fmt.Errorf("listen unix %s: the path has %d bytes and a socket's can have %d; choose a shorter one", path, len(path), limit)
+	}
+	ln, err := bindUnix(ctx, path)
+	if errors.Is(err, syscall.EADDRINUSE) {
+		if err := removeStale(ctx, path); err != nil {
+			return nil, fmt.Errorf("listen unix %s: %w", path, err)
+		}
+		ln, err = bindUnix(ctx, path)
+	}
+	if err != nil {
+		return nil, err
+	}
+	bound, err := os.Lstat(path)
+	if err != nil {
+		ln.Close()
+		return nil, fmt.Errorf("listen unix %s: %w", path, err)
+	}
+	return &unixListener{Listener: ln, path: path, bound: bound}, nil
+}
+
+// bindUnix listens at path with mode 0600 from the start: a chmod would come too late.
+func bindUnix(ctx context.Context, path string) (net.Listener, error) {
+	if strings.HasPrefix(path, "@") {
+		path = "./" + path // not Linux's abstract namespace, where sockets have no permissions
+	}
+	defer syscall.Umask(syscall.Umask(0o177))
+	ln, err := new(net.ListenConfig).Listen(ctx, "unix", path)
+	if err != nil {
+		return nil, err
+	}
+	ln.(*net.UnixListener).SetUnlinkOnClose(false) // unixListener.Close looks first
+	return ln, nil
+}
+
+// removeStale removes the socket at path if no server listens to it. Linux
+// refuses a connection to a regular file just as it does to a dead socket, so
+// what the path is must be asked first; and last, for a new server may have
+// replaced it since.
+func removeStale(ctx context.Context, path string) error {
+	before, err := os.Lstat(path)
+	if err != nil {
+		return err
+	}
+	if before.Mode().Type() != os.ModeSocket {
+		return errors.New("the file exists and is not a socket; choose another path")
+	}
+	conn, err := new(net.Dialer).DialContext(ctx, "unix", path)
+	if err == nil {
+		conn.Close()
+		return errors.New("another server is already listening there")
+	}
+	if !errors.Is(err, syscall.ECONNREFUSED) {
+		return err
+	}
+	after, err := os.Lstat(path)
+	if err != nil || !os.SameFile(before, after) {
+		return errors.New("another server is starting there")
+	}
+	return os.Remove(path)
+}
+
+// A unixListener removes its socket on Close, if it is still its own. Go's own
+// Close would remove by name what a later server has put there.
+type unixListener struct {
+	net.Listener
+	path  string
+	bound os.FileInfo
+}
+
+func (l *unixListener) Close() error {
+	if now, err := os.Lstat(l.path); err == nil && os.SameFile(l.bound, now) {
+		os.Remove(l.path) // a socket that cannot be removed is replaced by the next server
+	}
+	return l.Listener.Close()
+}

@@ -1,0 +1,930 @@
+// Net-watcher tells everyone who connects when files change.
+//
+// It polls files and directory trees with stat and sends a line per change to
+// its subscribers, over TCP or a Unix socket. Polling works where kernel events
+// fail: on NFS, SMB, sshfs, Docker and VM shares, WSL and Kubernetes volumes,
+// and with editors that save by rename.
+//
+// Usage:
+//
+//	net-watcher [flags] target...
+//
+//	  -tcp address      listen on this TCP address; port 0 picks a free one
+//	                    (default localhost:60300)
+//	  -unix path        listen on a Unix socket at path; replaces TCP unless -tcp
+//	                    is given too
+//	  -interval d       pause this long between polls, at least 1ms (default 250ms)
+//	  -json             send JSON Lines instead of text
+//	  -settle d         report a path only once it has stayed the same for d, or
+//	                    after 10 times d (default 0, at once)
+//	  -content          compare contents too, of regular files up to 1 MiB, where
+//	                    times and sizes cannot be trusted
+//	  -exclude pattern  in a tree, skip the names that match, such as '*.o' or .git;
+//	                    may be given again
+//	  -max n            serve this many subscribers at a time; further ones wait
+//	                    (default 1024)
+//	  -version          print the version
+//	  -h                print this text
+//
+//	A target is a file, or a directory with all that is below it. It may come and
+//	go. Example, in two terminals:
+//
+//	  net-watcher target.txt
+//	  nc localhost 60300
+//
+// The server only sends, and what it is sent it throws away. Each line is
+//
+//	TYPE TIME PATH
+//
+// where TYPE is watching or waiting in the greeting, which has a line for each
+// target that says whether it is there, and created, changed or removed after
+// that. TIME is when the server saw it, in UTC. PATH is the target as typed, or
+// below a directory target the name joined onto it; directories end with a
+// separator. A path with characters that do not print, that starts with a quote,
+// or that starts or ends with a space, is quoted as in Go.
+//
+// A subscriber that reads slowly gets the newest state of each path, once. One
+// that shuts down only its sending side goes on receiving.
+//
+// Interrupt, terminate and hangup signals end net-watcher with exit status 0; a
+// second signal kills it. The exit status is 1 on failure and 2 on misuse.
+package main
+
+import (
+	"bytes"
+	"cmp"
+	"context"
+	"encoding/json"
+	"errors"
+	"flag"
+	"fmt"
+	"io"
+	"log"
+	"maps"
+	"net"
+	"os"
+	"os/signal"
+	"path"
+	"runtime"
+	"runtime/debug"
+	"slices"
+	"strconv"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"syscall"
+	"time"
+	"unicode/utf8"
+)
+
+const usage = `net-watcher [flags] target...
+
+  -tcp address      listen on this TCP address; port 0 picks a free one
+                    (default localhost:60300)
+  -unix path        listen on a Unix socket at path; replaces TCP unless -tcp
+                    is given too
+  -interval d       pause this long between polls, at least 1ms (default 250ms)
+  -json             send JSON Lines instead of text
+  -settle d         report a path only once it has stayed the same for d, or
+                    after 10 times d (default 0, at once)
+  -content          compare contents too, of regular files up to 1 MiB, where
+                    times and sizes cannot be trusted
+  -exclude pattern  in a tree, skip the names that match, such as '*.o' or .git;
+                    may be given again
+  -max n            serve this many subscribers at a time; further ones wait
+                    (default 1024)
+  -version          print the version
+  -h                print this text
+
+A target is a file, or a directory with all that is below it. It may come and
+go. Example, in two terminals:
+
+  net-watcher target.txt
+  nc localhost 60300
+`
+
+// A config is what the command line says.
+type config struct {
+	tcp, unix string // addresses to listen on, "" for none
+	interval  time.Duration
+	settle    time.Duration
+	json      bool
+	content   bool
+	exclude   []string
+	max       int
+	version   bool
+	targets   []string // each once
+
+	stat, lstat func(string) (os.FileInfo, error) // os.Stat and os.Lstat, except in tests
+}
+
+// A usageError is a mistake on the command line.
+type usageError struct{ error }
+
+const (
+	// keepAlive finds a TCP peer that has vanished within 75 seconds.
+	keepAliveIdle  = 15 * time.Second
+	keepAliveCount = 4
+
+	// sendBuffer is small, for what a reader that has stopped finds in it when it
+	// goes on is no longer the newest state.
+	sendBuffer = 16 << 10
+
+	// After a subscriber's sending side is shut down, an empty write asks whether
+	// it is still there, soon and then again and again.
+	firstProbe = 50 * time.Millisecond
+	nextProbe  = time.Second
+
+	// Accept errors, such as having no descriptor left, pass. These bound the
+	// pause before another try.
+	minBackOff = 5 * time.Millisecond
+	maxBackOff = time.Second
+
+	// patience is how long the pollers may stand still during the baseline.
+	patience = 2 * time.Second
+
+	// drainTime is what subscribers have at the end to read what is left. With
+	// flushTime, for the log, it makes less than the second that closing may take.
+	drainTime = 500 * time.Millisecond
+	flushTime = 100 * time.Millisecond
+)
+
+func main() {
+	ctx, cancel := context.WithCancelCause(context.Background())
+	signals := make(chan os.Signal, 1)
+	signal.Notify(signals, os.Interrupt, syscall.SIGTERM)
+	if !signal.Ignored(syscall.SIGHUP) { // nohup
+		signal.Notify(signals, syscall.SIGHUP)
+	}
+	go func() {
+		sig := <-signals
+		signal.Stop(signals) // so that a second signal kills
+		cancel(errors.New(sig.String()))
+	}()
+	os.Exit(exitStatus(run(ctx, os.Args[1:], os.Stdout, os.Stderr), os.Stderr))
+}
+
+// exitStatus returns the status to exit with after err, which it prints.
+func exitStatus(err error, stderr io.Writer) int {
+	if err == nil {
+		return 0
+	}
+	fmt.Fprintf(stderr, "net-watcher: %s\n", quote(err.Error()))
+	if errors.As(err, &usageError{}) {
+		fmt.Fprintln(stderr, "net-watcher: for usage, run net-watcher -h")
+		return 2
+	}
+	return 1
+}
+
+// run is the program, from its arguments to its end, which comes when ctx is done.
+func run(ctx context.Context, args []string, stdout, stderr io.Writer) error {
+	c, err := parse(args)
+	switch {
+	case errors.Is(err, flag.ErrHelp):
+		_, err = io.WriteString(stdout, usage)
+		return err
+	case err != nil:
+		return err
+	case c.version:
+		_, err = fmt.Fprintln(stdout, version())
+		return err
+	}
+	listeners, err := listen(ctx, c)
+	if err != nil {
+		return err
+	}
+	w := newLogWriter(stderr)
+	defer w.close()
+	watch(ctx, c, listeners, log.New(w, "net-watcher: ", 0))
+	return nil
+}
+
+// parse makes a config of the command line. Its errors are usageErrors, and
+// flag.ErrHelp.
+func parse(args []string) (config, error) {
+	c := config{stat: os.Stat, lstat: os.Lstat}
+	flags := flag.NewFlagSet("net-watcher", flag.ContinueOnError)
+	flags.SetOutput(io.Discard)
+	flags.StringVar(&c.tcp, "tcp", "localhost:60300", "")
+	flags.StringVar(&c.unix, "unix", "", "")
+	flags.DurationVar(&c.interval, "interval", 250*time.Millisecond, "")
+	flags.BoolVar(&c.json, "json", false, "")
+	flags.DurationVar(&c.settle, "settle", 0, "")
+	flags.BoolVar(&c.content, "content", false, "")
+	flags.Func("exclude", "", func(pattern string) error {
+		_, err := path.Match(pattern, "")
+		c.exclude = append(c.exclude, pattern)
+		return err
+	})
+	flags.IntVar(&c.max, "max", 1024, "")
+	flags.BoolVar(&c.version, "version", false, "")
+	if err := flags.Parse(args); err != nil {
+		if errors.Is(err, flag.ErrHelp) {
+			return c, err
+		}
+		return c, usageError{err}
+	}
+	given := map[string]bool{}
+	flags.Visit(func(f *flag.Flag) { given[f.Name] = true })
+	if err := c.check(given, flags.Args()); err != nil && !c.version {
+		return c, usageError{err}
+	}
+	if given["unix"] && !given["tcp"] {
+		c.tcp = ""
+	}
+	return c, nil
+}
+
+// check takes the targets into c and returns what is wrong with the command line.
+func (c *config) check(given map[string]bool, targets []string) error {
+	for _, name := range targets {
+		switch {
+		case name == "":
+			return errors.New("empty target")
+		case name[0] == '-':
+			return fmt.Errorf("target %s starts with -: flags come before targets, and a file of that name is ./%[1]s", name)
+		case !slices.Contains(c.targets, name):
+			c.targets = append(c.targets, name)
+		}
+	}
+	switch {
+	case len(targets) == 0:
+		return errors.New("no target to watch")
+	case c.tcp == "":
+		return errors.New("empty -tcp address")
+	case given["unix"] && c.unix == "":
+		return errors.New("empty -unix path")
+	case c.interval < time.Millisecond:
+		return fmt.Errorf("-interval %v is less than 1ms", c.interval)
+	case c.settle < 0:
+		return fmt.Errorf("-settle %v is negative", c.settle)
+	case c.max < 1:
+		return fmt.Errorf("-max %d is less than 1", c.max)
+	}
+	return nil
+}
+
+// version returns the name and version of the program, and what it was built with.
+func version() string {
+	v := "(devel)"
+	if info, ok := debug.ReadBuildInfo(); ok && info.Main.Version != "" {
+		v = info.Main.Version
+	}
+	return fmt.Sprintf("net-watcher %s %s %s/%s", v, runtime.Version(), runtime.GOOS, runtime.GOARCH)
+}
+
+// listen binds all that c names, or nothing.
+func listen(ctx context.Context, c config) ([]net.Listener, error) {
+	var listeners []net.Listener
+	if c.tcp != "" {
+		lc := net.ListenConfig{KeepAliveConfig: net.KeepAliveConfig{
+			Enable: true, Idle: keepAliveIdle, Interval: keepAliveIdle, Count: keepAliveCount,
+		}}
+		ln, err := lc.Listen(ctx, "tcp", c.tcp)
+		if err != nil {
+			return nil, fmt.Errorf("%w; -tcp chooses another address", err)
+		}
+		listeners = append(listeners, ln)
+	}
+	if c.unix != "" {
+		ln, err := listenUnix(ctx, c.unix)
+		if err != nil {
+			for _, ln := range listeners {
+				ln.Close()
+			}
+			return nil, err
+		}
+		listeners = append(listeners, ln)
+	}
+	return listeners, nil
+}
+
+// watch polls the targets of c and serves subscribers on the listeners, which it
+// owns, until ctx is done.
+func watch(ctx context.Context, c config, listeners []net.Listener, logger *log.Logger) {
+	l := newChangeLog(c, logger)
+	startPollers(ctx, c, l, logger)
+	l.await(ctx)
+	for _, t := range l.begin() {
+		switch {
+		case !t.known:
+			logger.Printf("%s: no answer; waiting for it", quote(t.path))
+		case t.stamp.kind == directory:
+			logger.Printf("watching %s (%d entries)", quote(t.path), t.entries)
+		case t.stamp.there():
+			logger.Printf("watching %s", quote(t.path))
+		default:
+			logger.Printf("waiting for %s", quote(t.path))
+		}
+	}
+	var serving sync.WaitGroup
+	slots := make(chan struct{}, c.max)
+	for _, ln := range listeners {
+		addr, isTCP := ln.Addr().(*net.TCPAddr)
+		if isTCP && !addr.IP.IsLoopback() {
+			logger.Printf("whoever can reach %v can subscribe, for it is not a loopback address", addr)
+		}
+		logger.Printf("listening on %s", quote(ln.Addr().String()))
+		serving.Go(func() { serve(ctx, ln, l, slots) })
+	}
+	<-ctx.Done()
+	logger.Printf("%v: closing", context.Cause(ctx))
+	for _, s := range l.close() {
+		s.conn.SetWriteDeadline(time.Now().Add(drainTime))
+	}
+	for _, ln := range listeners {
+		ln.Close()
+	}
+	serving.Wait()
+}
+
+// serve accepts subscribers until ln is closed, and returns when they are gone.
+// A slot is waited for after Accept: before it, a listener without clients would
+// keep one from the other listener.
+func serve(ctx context.Context, ln net.Listener, l *changeLog, slots chan struct{}) {
+	var serving sync.WaitGroup
+	defer serving.Wait()
+	var backOff time.Duration
+	for {
+		conn, err := ln.Accept()
+		if errors.Is(err, net.ErrClosed) {
+			return
+		}
+		if err != nil {
+			if backOff == 0 {
+				l.logger.Printf("%v; trying again", err)
+			}
+			backOff = min(max(2*backOff, minBackOff), maxBackOff)
+			wait(ctx, backOff)
+			continue
+		}
+		backOff = 0
+		select {
+		case slots <- struct{}{}:
+		case <-ctx.Done():
+			conn.Close()
+			return
+		}
+		s, connected := l.join(conn)
+		from := conn.RemoteAddr().String()
+		switch conn := conn.(type) {
+		case *net.TCPConn:
+			conn.SetWriteBuffer(sendBuffer)
+		case *net.UnixConn:
+			conn.SetWriteBuffer(sendBuffer)
+			from = ln.Addr().String() // a client's end seldom has a name
+		}
+		l.logger.Printf("subscriber %d connected from %s (%d connected)", s.id, quote(from), connected)
+		serving.Go(func() {
+			s.serve(l)
+			l.logger.Printf("subscriber %d disconnected (%d connected)", s.id, l.leave(s))
+			<-slots
+		})
+	}
+}
+
+// wait waits for d, or until ctx is done.
+func wait(ctx context.Context, d time.Duration) {
+	select {
+	case <-ctx.Done():
+	case <-time.After(d):
+	}
+}
+
+// A subscriber is a connection and how far in the log it is. Two goroutines
+// serve it: one writes, the other reads, only to learn that the peer has left.
+type subscriber struct {
+	id   int
+	conn net.Conn
+	wake chan struct{} // holds a token when there may be something to send
+
+	// Guarded by changeLog.mu.
+	cursor
+	greeting []byte // to be sent first
+	again    bool   // greet once more when there is nothing else to send
+	probe    bool   // then see whether the peer is still there
+}
+
+// serve sends s what the log has for it until one of them ends, and closes the
+// connection. No write has a deadline: who is suspended costs nobody anything.
+// Nothing is formatted here, which would make every subscriber's stack larger.
+func (s *subscriber) serve(l *changeLog) {
+	var reading sync.WaitGroup
+	reading.Go(func() { s.discard(l) })
+	for {
+		lines, more := l.next(s)
+		if !more {
+			break
+		}
+		if _, err := s.conn.Write(lines); err != nil {
+			break
+		}
+	}
+	s.conn.Close()
+	reading.Wait()
+}
+
+// discard throws away what the peer sends. Its end may be a goodbye or, from nc
+// and socat, only mean that their input has ended: they go on reading. The two
+// look the same until something is written, so s is greeted once more, which is
+// true and harmless, and then probed.
+func (s *subscriber) discard(l *changeLog) {
+	for buf := make([]byte, 64); ; {
+		_, err := s.conn.Read(buf)
+		switch {
+		case err == io.EOF:
+			l.notify(s, func() { s.again = true })
+			var probe func()
+			probe = func() {
+				if l.notify(s, func() { s.probe = true }) {
+					time.AfterFunc(nextProbe, probe)
+				}
+			}
+			time.AfterFunc(firstProbe, probe)
+			return
+		case err != nil:
+			l.leave(s)
+			s.signal()
+			return
+		}
+	}
+}
+
+// signal wakes the goroutine that writes to s.
+func (s *subscriber) signal() {
+	select {
+	case s.wake <- struct{}{}:
+	default: // it has not looked since the last time
+	}
+}
+
+// A changeLog holds the changes that subscribers have yet to read, at most one
+// record per path: a later change of a path takes the place of the earlier one.
+// So who reads slowly gets the newest state of each path, once, and nobody waits
+// for anybody. Pollers append to it, and every subscriber reads it at its own pace.
+type changeLog struct {
+	json    bool
+	started time.Time
+	logger  *log.Logger
+	looked  atomic.Int64  // how much pollers have looked at; it stands still if they hang
+	ready   chan struct{} // closed once the baseline of every target is in
+
+	mu      sync.Mutex
+	targets []target
+	unknown int       // targets without a baseline
+	open    bool      // there are greetings: a baseline comes too late now
+	closed  bool      // nothing is appended any more
+	seq     uint64    // of the latest change
+	records []*record // in the order of seq, dead ones among them
+	byPath  map[pathKey]*record
+	subs    map[*subscriber]bool
+	joined  int             // subscribers ever
+	behind  int             // subscribers with something to read
+	spans   map[cursor]span // what those at a cursor read next, encoded once for all
+}
+
+// A target is what a greeting says of one.
+type target struct {
+	path    string // as typed, or with the separator of a directory that is there
+	typed   string
+	stamp   stamp
+	entries int // in the baseline, itself included
+	known   bool
+}
+
+// A change is what a poller saw happen to a path.
+type change struct {
+	verb   string // created, changed or removed
+	path   string // as the protocol shows it, but not quoted
+	target int    // index of the target that it is or is below
+	root   bool   // it is the target
+	stamp  stamp
+	time   time.Time
+}
+
+// A record is the latest change of a path.
+type record struct {
+	change
+	seq  uint64
+	born uint64 // seq of the change that created the path, 0 if that is long ago
+	dead bool   // a later record took its place
+}
+
+// A pathKey names a path. Targets inside each other both report it.
+type pathKey struct {
+	target int
+	path   string
+}
+
+// A cursor is how far a subscriber has read. What was born after base is new to
+// it. base moves only when it has read everything, for the paths it has not
+// been told of yet are new even if pieces read in between went past their birth.
+type cursor struct{ at, base uint64 }
+
+// A span is a piece of the log as lines, and the cursor behind it.
+type span struct {
+	lines []byte
+	to    cursor
+}
+
+const (
+	// maxRecords bounds what a reader that is never heard of again can cost.
+	maxRecords = 1 << 20
+
+	// maxSpan is the size from which a span takes no further line, and maxSpans
+	// how many are kept for others at the same cursor.
+	maxSpan  = 64 << 10
+	maxSpans = 16
+)
+
+func newChangeLog(c config, logger *log.Logger) *changeLog {
+	l := &changeLog{
+		json:    c.json,
+		started: time.Now(),
+		logger:  logger,
+		ready:   make(chan struct{}),
+		unknown: len(c.targets),
+		byPath:  map[pathKey]*record{},
+		subs:    map[*subscriber]bool{},
+		spans:   map[cursor]span{},
+	}
+	for _, name := range c.targets {
+		l.targets = append(l.targets, target{typed: name, path: name})
+	}
+	return l
+}
+
+// baseline tells what targets are at first, by index. It returns false if that
+// comes too late, which makes all that is there news.
+func (l *changeLog) baseline(found map[int]target) bool {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if l.open {
+		return false
+	}
+	for i, t := range found {
+		t.typed, t.known = l.targets[i].typed, true
+		l.targets[i] = t
+	}
+	l.unknown -= len(found)
+	if l.unknown == 0 {
+		close(l.ready)
+	}
+	return true
+}
+
+// begin returns the targets as they are to be greeted with first.
+func (l *changeLog) begin() []target {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.open = true
+	return slices.Clone(l.targets)
+}
+
+// await returns when the baseline is in, or when the pollers have not moved for a while.
+func (l *changeLog) await(ctx context.Context) {
+	tick := time.NewTicker(patience)
+	defer tick.Stop()
+	for before := int64(0); ; {
+		select {
+		case <-ctx.Done():
+			return
+		case <-l.ready:
+			return
+		case <-tick.C:
+			now := l.looked.Load()
+			if now == before {
+				return
+			}
+			before = now
+		}
+	}
+}
+
+// append takes in the changes of one poll and wakes the subscribers. Those who
+// have kept so much from being forgotten that it is over maxRecords are
+// disconnected, slowest first, but nobody for what this poll alone brought.
+func (l *changeLog) append(changes []change) {
+	l.mu.Lock()
+	if l.closed || len(changes) == 0 {
+		l.mu.Unlock()
+		return
+	}
+	before := cursor{l.seq, l.seq}
+	for _, c := range changes {
+		l.put(c)
+	}
+	clear(l.spans)
+	l.behind = len(l.subs)
+	subs := slices.SortedFunc(maps.Keys(l.subs), func(a, b *subscriber) int { return cmp.Compare(a.at, b.at) })
+	l.forget(subs)
+	lost := 0
+	for len(l.byPath) > maxRecords && lost < len(subs) && subs[lost].at < before.at {
+		l.remove(subs[lost])
+		lost++
+		l.forget(subs[lost:])
+	}
+	if lost < len(subs) && subs[len(subs)-1].cursor == before {
+		l.span(before) // encoded here, for those who keep up, and not on their stacks
+	}
+	l.mu.Unlock()
+	for _, s := range subs[lost:] {
+		s.signal()
+	}
+	for _, s := range subs[:lost] {
+		l.logger.Printf("subscriber %d has left more than %d changes unread; disconnecting it", s.id, maxRecords)
+		s.conn.Close()
+		s.signal()
+	}
+}
+
+// put makes c the record of its path.
+func (l *changeLog) put(c change) {
+	l.seq++
+	if t := &l.targets[c.target]; c.root {
+		t.path, t.stamp = c.path, c.stamp
+		if !c.stamp.there() {
+			t.path = t.typed
+		}
+	}
+	if len(l.subs) == 0 {
+		return
+	}
+	r := &record{change: c, seq: l.seq}
+	key := pathKey{c.target, c.path}
+	if old := l.byPath[key]; old != nil {
+		old.dead = true
+		r.born = old.born
+	}
+	if c.verb == "created" {
+		r.born = r.seq
+	}
+	l.byPath[key] = r
+	l.records = append(l.records, r)
+}
+
+// forget drops the records that all of subs have read, sorted by their cursors,
+// and those whose place has been taken, when they have become many.
+func (l *changeLog) forget(subs []*subscriber) {
+	read := l.seq
+	if len(subs) > 0 {
+		read = subs[0].at
+	}
+	n := 0
+	for ; n < len(l.records) && l.records[n].seq <= read; n++ {
+		if r := l.records[n]; !r.dead {
+			delete(l.byPath, pathKey{r.target, r.path})
+		}
+	}
+	l.records = slices.Delete(l.records, 0, n)
+	if len(l.records) > 2*len(l.byPath)+1000 {
+		l.records = slices.DeleteFunc(l.records, func(r *record) bool { return r.dead })
+	}
+}
+
+// caughtUp notes that one more subscriber has read everything. When all have,
+// nothing needs to be kept.
+func (l *changeLog) caughtUp() {
+	l.behind--
+	if l.behind == 0 {
+		l.records = nil
+		l.byPath = map[pathKey]*record{}
+		clear(l.spans)
+	}
+}
+
+// join adds a subscriber that writes to conn. Its greeting and its cursor are
+// of the same moment, so that every change is either in the one or after the
+// other. It also returns how many are connected.
+func (l *changeLog) join(conn net.Conn) (*subscriber, int) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.joined++
+	s := &subscriber{id: l.joined, conn: conn, wake: make(chan struct{}, 1), cursor: cursor{l.seq, l.seq}, greeting: l.greet()}
+	l.subs[s] = true
+	return s, len(l.subs)
+}
+
+// leave removes s, if that has not happened yet, and returns how many are connected.
+func (l *changeLog) leave(s *subscriber) int {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.remove(s)
+	return len(l.subs)
+}
+
+// remove is leave, with the lock held.
+func (l *changeLog) remove(s *subscriber) {
+	if l.subs[s] && s.at < l.seq {
+		l.caughtUp()
+	}
+	delete(l.subs, s)
+}
+
+// notify calls set with the lock held and wakes s. It returns false if s has left.
+func (l *changeLog) notify(s *subscriber, set func()) bool {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	set()
+	s.signal()
+	return l.subs[s]
+}
+
+// close ends the log: subscribers leave when they have read it. It returns them.
+func (l *changeLog) close() []*subscriber {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.closed = true
+	for s := range l.subs {
+		s.signal()
+	}
+	return slices.Collect(maps.Keys(l.subs))
+}
+
+// next waits for something to send to s and returns it: lines, or nothing if the
+// peer is to be probed. It returns false when nothing more will come.
+func (l *changeLog) next(s *subscriber) (lines []byte, more bool) {
+	for {
+		l.mu.Lock()
+		lines, more = l.take(s)
+		l.mu.Unlock()
+		if lines != nil || !more {
+			return lines, more
+		}
+		<-s.wake
+	}
+}
+
+// take is next without waiting: it returns nil when there is nothing yet.
+func (l *changeLog) take(s *subscriber) (lines []byte, more bool) {
+	switch {
+	case !l.subs[s]:
+		return nil, false
+	case s.greeting != nil:
+		lines, s.greeting = s.greeting, nil
+		return lines, true
+	case s.at < l.seq:
+		sp := l.span(s.cursor)
+		s.cursor = sp.to
+		if s.at == l.seq {
+			l.caughtUp()
+		}
+		return sp.lines, true
+	case l.closed:
+		return nil, false
+	case s.again:
+		s.again = false
+		return l.greet(), true
+	case s.probe:
+		s.probe = false
+		return []byte{}, true
+	}
+	return nil, true
+}
+
+// span returns what is to be read at c.
+func (l *changeLog) span(c cursor) span {
+	sp, found := l.spans[c]
+	if found {
+		return sp
+	}
+	sp.to = c
+	i, _ := slices.BinarySearchFunc(l.records, c.at+1, func(r *record, seq uint64) int { return cmp.Compare(r.seq, seq) })
+	for ; i < len(l.records) && len(sp.lines) < maxSpan; i++ {
+		r := l.records[i]
+		if r.dead {
+			continue
+		}
+		verb := "changed"
+		switch {
+		case !r.stamp.there():
+			verb = "removed"
+		case r.born > c.base:
+			verb = "created"
+		}
+		sp.lines = l.appendLine(sp.lines, verb, r.change, r.seq)
+		sp.to.at = r.seq
+	}
+	if sp.to.at == l.seq {
+		sp.to.base = l.seq
+	}
+	if len(l.spans) == maxSpans {
+		clear(l.spans)
+	}
+	l.spans[c] = sp
+	return sp
+}
+
+// greet returns a line for each target, as subscribers are to know it now.
+func (l *changeLog) greet() []byte {
+	var lines []byte
+	now := time.Now()
+	for _, t := range l.targets {
+		verb := "waiting"
+		if t.stamp.there() {
+			verb = "watching"
+		}
+		lines = l.appendLine(lines, verb, change{path: t.path, stamp: t.stamp, time: now}, l.seq)
+	}
+	return lines
+}
+
+// timeFormat is RFC 3339 in UTC, with milliseconds.
+const timeFormat = "2006-01-02T15:04:05.000Z"
+
+// A jsonLine is a line of -json. PathBase64 has the bytes of a path that is not
+// valid UTF-8, which Path only resembles.
+type jsonLine struct {
+	Type       string `json:"type"`
+	Time       string `json:"time"`
+	Seq        uint64 `json:"seq"`
+	Started    string `json:"started,omitempty"`
+	Path       string `json:"path"`
+	PathBase64 []byte `json:"path_base64,omitempty"`
+	Size       *int64 `json:"size,omitempty"`
+	Mtime      string `json:"mtime,omitempty"`
+}
+
+// appendLine appends to lines the one that says verb of c.
+func (l *changeLog) appendLine(lines []byte, verb string, c change, seq uint64) []byte {
+	if l.json {
+		return l.appendJSON(lines, verb, c, seq)
+	}
+	lines = append(append(lines, verb...), ' ')
+	lines = append(c.time.UTC().AppendFormat(lines, timeFormat), ' ')
+	return append(append(lines, quote(c.path)...), '\n')
+}
+
+func (l *changeLog) appendJSON(lines []byte, verb string, c change, seq uint64) []byte {
+	j := jsonLine{Type: verb, Time: c.time.UTC().Format(timeFormat), Seq: seq, Path: c.path}
+	if verb == "watching" || verb == "waiting" {
+		j.Started = l.started.UTC().Format(timeFormat)
+	}
+	if !utf8.ValidString(c.path) {
+		j.PathBase64 = []byte(c.path)
+	}
+	if c.stamp.kind == file {
+		j.Size = &c.stamp.size
+		j.Mtime = time.Unix(c.stamp.sec, int64(c.stamp.nsec)).UTC().Format("2006-01-02T15:04:05.000000000Z")
+	}
+	var b bytes.Buffer
+	enc := json.NewEncoder(&b)
+	enc.SetEscapeHTML(false)
+	enc.Encode(j) // no field of it can fail
+	return append(lines, b.Bytes()...)
+}
+
+// quote returns s as it is or, where that would not be one line that can be read
+// back, as a quoted Go string.
+func quote(s string) string {
+	if !utf8.ValidString(s) || strings.HasPrefix(s, `"`) || strings.HasPrefix(s, " ") || strings.HasSuffix(s, " ") ||
+		strings.ContainsFunc(s, func(r rune) bool { return !strconv.IsPrint(r) }) {
+		return strconv.Quote(s)
+	}
+	return s
+}
+
+// A logWriter passes what is logged on to w from a goroutine of its own, for a
+// write to a terminal that is stopped, or to a full pipe, does not return.
+type logWriter struct {
+	lines chan []byte
+	done  chan struct{}
+}
+
+func newLogWriter(w io.Writer) *logWriter {
+	l := &logWriter{lines: make(chan []byte, 1000), done: make(chan struct{})}
+	go func() {
+		defer close(l.done)
+		for line := range l.lines {
+			if line == nil {
+				return
+			}
+			w.Write(line) // the log is lost where it cannot be written, and nothing else
+		}
+	}()
+	return l
+}
+
+// Write takes a line, or drops it if nobody has read the last 1000.
+func (l *logWriter) Write(line []byte) (int, error) {
+	select {
+	case l.lines <- bytes.Clone(line):
+	default:
+	}
+	return len(line), nil
+}
+
+// close waits until the lines are written, or for flushTime.
+func (l *logWriter) close() {
+	timeout := time.After(flushTime)
+	select {
+	case l.lines <- nil:
+	case <-timeout:
+		return
+	}
+	select {
+	case <-l.done:
+	case <-timeout:
+	}
+}

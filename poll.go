@@ -1,0 +1,765 @@
+package main
+
+import (
+	"cmp"
+	"context"
+	"errors"
+	"hash/maphash"
+	"io"
+	"io/fs"
+	"log"
+	"os"
+	"path"
+	"path/filepath"
+	"reflect"
+	"slices"
+	"sync"
+	"sync/atomic"
+	"syscall"
+	"time"
+)
+
+// A poller looks at its targets, and at everything below those that are
+// directories, again and again, and appends what is different to the change
+// log. One goroutine runs it. A stat may hang for ever, so nobody waits for
+// that goroutine, and targets that live in different directories, or are
+// directories, have pollers of their own.
+type poller struct {
+	config
+	log    *changeLog
+	logger *log.Logger
+	hashes maphash.Seed
+	ids    idFields
+
+	roots  []*entry  // the targets
+	all    []*entry  // what the current poll looks at, parents before what they hold
+	now    time.Time // when the current poll began
+	polls  int       // how many have begun
+	began  bool      // the baseline is taken: what differs from now on is a change
+	said   time.Time // when a slow baseline last said how far it is
+	slow   bool      // the latest calls were slow, so make the next ones side by side
+	warned bool      // the log has been told that polls outlast the interval
+}
+
+// An entry is a path that a poller knows.
+type entry struct {
+	path    string // what stat is given: a target as typed, or a name joined onto it
+	parent  *entry // nil for a target
+	target  int    // index of the target that this is or is below
+	stamp   stamp
+	below   *listing // of a directory, and of what was one until all below is told gone
+	pending *pending // what subscribers have not been told yet, or nil
+	doubt   *doubt   // why an equal stamp is no proof yet, or nil
+	err     error    // what the current poll met in place of a stamp
+	missed  uint8    // polls in a row that found nothing, up to missesToRemove
+	bad     bool     // the log has been told of its trouble, and not of the end
+}
+
+// A listing is what is known to be in a directory.
+type listing struct {
+	entries []*entry // in the order of their names
+	stale   bool     // the directory must be read again
+}
+
+// A pending difference waits to settle, and for its parent's turn.
+type pending struct {
+	told        stamp // what subscribers know
+	first, last time.Time
+}
+
+// A doubt lasts while a second write could leave the same stamp as the first,
+// because the clock that mtimes are taken from moves in steps.
+type doubt struct {
+	since  time.Time
+	grain  time.Duration
+	hash   uint64
+	hashed bool
+}
+
+// A stamp is what a poll remembers of a path: what it is, and how to tell
+// whether it is still the same. Mode, owner, ctime, atime and link count are
+// left out, for they say nothing about content.
+type stamp struct {
+	sec  int64 // of the mtime
+	nsec int32
+	kind kind
+	size int64
+	dev  uint64
+	ino  uint64
+	info os.FileInfo // for os.SameFile, where a system shows no dev and ino
+}
+
+type kind uint8
+
+const (
+	gone     kind = iota
+	dangling      // a symbolic link to nothing, which is gone but listed
+	file
+	directory
+	other // device, FIFO, socket, or a link to a directory inside a tree
+)
+
+const (
+	// missesToRemove polls in a row must miss a path, so that an editor's
+	// unlink and create is one change.
+	missesToRemove = 2
+
+	// maxHashed is the size of the largest file whose content is compared.
+	maxHashed = 1 << 20
+
+	// An mtime without a fraction comes from a clock that may move in steps of
+	// wholeSecondGrain (FAT), and may be another machine's, clockSkew away from
+	// ours. Others move with the kernel's tick, which fineGrain exceeds.
+	wholeSecondGrain = 2 * time.Second
+	clockSkew        = time.Minute
+	fineGrain        = 20 * time.Millisecond
+
+	// rereadEvery polls a directory is read even if its stamp stands still:
+	// some file systems do not keep the times of directories.
+	rereadEvery = 16
+
+	// A call that takes slowCall waits for something other than this machine,
+	// so sideBySide of them cost no more time than one.
+	slowCall   = 100 * time.Microsecond
+	sideBySide = 32
+
+	// maxSettles times the settle duration is how long a path that never keeps
+	// still can go unreported.
+	maxSettles = 10
+
+	// progressEvery is how often a baseline that takes long says how far it is.
+	progressEvery = 2 * time.Second
+)
+
+// errDangling is what a look at a symbolic link to nothing meets.
+var errDangling = errors.New("dangling symbolic link")
+
+// startPollers starts polling c.targets until ctx is done, and returns at once.
+// What the targets are at first reaches l by changeLog.baseline.
+func startPollers(ctx context.Context, c config, l *changeLog, logger *log.Logger) {
+	hashes, ids := maphash.MakeSeed(), findIDFields()
+	byDir := map[string]*poller{}
+	for i, name := range c.targets {
+		dir := filepath.Dir(name)
+		if byDir[dir] == nil {
+			byDir[dir] = &poller{config: c, log: l, logger: logger, hashes: hashes, ids: ids}
+		}
+		byDir[dir].roots = append(byDir[dir].roots, &entry{path: name, target: i})
+	}
+	for _, p := range byDir {
+		go p.run(ctx)
+	}
+}
+
+// run polls until ctx is done, with the interval as a pause after each poll.
+func (p *poller) run(ctx context.Context) {
+	for ctx.Err() == nil {
+		baseline := !p.began
+		p.poll(ctx)
+		if took := time.Since(p.now); took > p.interval && !baseline && !p.warned {
+			p.warned = true
+			p.logger.Printf("polling %s took %v, longer than the interval of %v; -interval and -exclude can make polls rarer and shorter",
+				quote(p.roots[0].display()), took.Round(time.Millisecond), p.interval)
+		}
+		wait(ctx, p.interval)
+	}
+}
+
+// poll looks at all that is known, reads the directories that may hold
+// something new, looks at that, and so on down; then it reports.
+func (p *poller) poll(ctx context.Context) {
+	p.now = time.Now()
+	p.polls++
+	if p.polls == 1 {
+		p.said = p.now
+	}
+	p.look(p.roots)
+	p.part(ctx)
+	p.all = append(p.all[:0], p.roots...)
+	for _, e := range p.roots {
+		p.all = e.appendBelow(p.all)
+	}
+	p.look(p.all[len(p.roots):])
+	for unread := p.all; len(unread) > 0; {
+		unread = p.read(unread)
+		p.all = append(p.all, unread...)
+		p.look(unread)
+	}
+	p.weigh()
+	if !p.began {
+		p.begin()
+	}
+	p.report()
+}
+
+// part gives each target that turns out to be a directory a poller of its own,
+// so that a tree neither delays nor, when it hangs, silences its neighbours.
+func (p *poller) part(ctx context.Context) {
+	for i := 0; i < len(p.roots) && len(p.roots) > 1; {
+		if p.roots[i].stamp.kind != directory {
+			i++
+			continue
+		}
+		q := *p
+		q.roots = []*entry{p.roots[i]}
+		q.all = nil
+		p.roots = slices.Delete(p.roots, i, i+1)
+		go q.run(ctx)
+	}
+}
+
+// appendBelow appends what is known below e to all, parents first.
+func (e *entry) appendBelow(all []*entry) []*entry {
+	if e.below == nil {
+		return all
+	}
+	for _, c := range e.below.entries {
+		all = append(all, c)
+		all = c.appendBelow(all)
+	}
+	return all
+}
+
+// look looks at each of es.
+func (p *poller) look(es []*entry) {
+	p.spread(len(es), func(i int) { p.lookAt(es[i]) })
+}
+
+// spread calls f with 0 to n-1. While calls prove slow it makes sideBySide of
+// them at a time, so no call of f may touch what another one does.
+func (p *poller) spread(n int, f func(int)) {
+	for done := 0; done < n; {
+		workers, step := 1, 16
+		if p.slow {
+			workers, step = sideBySide, 32*sideBySide
+		}
+		step = min(step, n-done)
+		workers = min(workers, step)
+		start := time.Now()
+		inParallel(workers, step, func(i int) { f(done + i) })
+		now := time.Now()
+		p.slow = now.Sub(start)*time.Duration(workers) > slowCall*time.Duration(step)
+		done += step
+		p.log.looked.Add(int64(step))
+		if !p.began && now.Sub(p.said) >= progressEvery {
+			p.said = now
+			p.logger.Printf("reading %s: %d entries so far", quote(p.roots[0].display()), len(p.all))
+		}
+	}
+}
+
+// inParallel calls f with 0 to n-1, from as many goroutines as there are workers.
+func inParallel(workers, n int, f func(int)) {
+	if workers == 1 {
+		for i := range n {
+			f(i)
+		}
+		return
+	}
+	var next atomic.Int64
+	var wg sync.WaitGroup
+	for range workers {
+		wg.Go(func() {
+			for i := int(next.Add(1)); i <= n; i = int(next.Add(1)) {
+				f(i - 1)
+			}
+		})
+	}
+	wg.Wait()
+}
+
+// lookAt stats e and notes what is different, or, in e.err, why it cannot say.
+func (p *poller) lookAt(e *entry) {
+	st, err := p.stampOf(e)
+	e.err = err
+	switch {
+	case err != nil:
+		return
+	case !st.same(&e.stamp):
+		p.note(e, st)
+	case e.doubt != nil:
+		p.recheck(e)
+	}
+	if e.bad && st.kind == directory {
+		e.below.stale = true
+		e.err = p.searchable(e)
+	}
+}
+
+// stampOf stats e. A target's links are followed. Inside a tree those to a
+// directory are not, so that no loop of links makes a tree endless.
+func (p *poller) stampOf(e *entry) (stamp, error) {
+	stat := p.lstat
+	if e.parent == nil {
+		stat = p.stat
+	}
+	fi, err := stat(e.path)
+	if err != nil {
+		return stamp{}, err
+	}
+	if fi.Mode()&fs.ModeSymlink != 0 {
+		to, err := p.stat(e.path)
+		switch {
+		case absent(err):
+			return stamp{}, errDangling
+		case err != nil:
+			return stamp{}, err
+		case !to.IsDir():
+			fi = to
+		}
+	}
+	return p.ids.stamp(fi), nil
+}
+
+// searchable returns why what is in the directory e cannot be reached, if so.
+func (p *poller) searchable(e *entry) error {
+	_, err := p.lstat(e.prefix() + ".")
+	return err
+}
+
+// absent reports whether err says that there is nothing. Any other error says
+// nothing about that.
+func absent(err error) bool {
+	return errors.Is(err, fs.ErrNotExist) || errors.Is(err, syscall.ENOTDIR) || errors.Is(err, errDangling)
+}
+
+// note makes st what e is now. Where that matters to subscribers, the
+// difference from what they were told becomes pending.
+func (p *poller) note(e *entry, st stamp) {
+	stays := e.stamp.kind == directory && st.kind == directory // what it holds is reported instead
+	if p.began && !stays && (e.stamp.there() || st.there()) {
+		p.differs(e)
+	}
+	e.stamp = st
+	if st.kind == directory {
+		if e.below == nil {
+			e.below = &listing{}
+		}
+		e.below.stale = true
+	}
+	e.doubt = p.doubtOf(e)
+}
+
+// differs says that e is not what it was, as of this poll.
+func (p *poller) differs(e *entry) {
+	if e.pending == nil {
+		e.pending = &pending{told: e.stamp, first: p.now}
+	}
+	e.pending.last = p.now
+}
+
+// doubtOf returns the doubt to have about a stamp that was just seen for the
+// first time, or nil if its mtime is so old that any write will change it.
+func (p *poller) doubtOf(e *entry) *doubt {
+	d := &doubt{since: time.Now(), grain: fineGrain}
+	margin := fineGrain
+	if e.stamp.nsec == 0 {
+		d.grain, margin = wholeSecondGrain, wholeSecondGrain+clockSkew
+	}
+	young := d.since.Sub(time.Unix(e.stamp.sec, int64(e.stamp.nsec))).Abs() <= margin
+	switch {
+	case e.stamp.kind == directory && young:
+		return d
+	case e.stamp.kind == file && e.stamp.size <= maxHashed && (young || p.content):
+		sum, err := p.hash(e.path)
+		d.hash, d.hashed = sum, err == nil
+		return d
+	}
+	return nil
+}
+
+// recheck looks behind the stamp of e, which is the same as before. A doubt that
+// has outlived its grain is checked this once more, and then dropped unless
+// -content wants it.
+func (p *poller) recheck(e *entry) {
+	d := e.doubt
+	over := time.Since(d.since) > d.grain
+	if e.stamp.kind == directory {
+		e.below.stale = true
+	} else {
+		sum, err := p.hash(e.path)
+		if err == nil {
+			if d.hashed && d.hash != sum {
+				p.differs(e)
+			}
+			d.hash, d.hashed = sum, true
+		}
+		over = over && !p.content && (err == nil || errors.Is(err, fs.ErrPermission))
+	}
+	if over {
+		e.doubt = nil
+	}
+}
+
+// hash returns a hash of what the file at name holds. Only regular files are
+// read: anything else that has taken the name since its stat could block.
+func (p *poller) hash(name string) (uint64, error) {
+	f, err := os.OpenFile(name, os.O_RDONLY|nonblock, 0)
+	if err != nil {
+		return 0, err
+	}
+	defer f.Close()
+	fi, err := f.Stat()
+	if err != nil {
+		return 0, err
+	}
+	if !fi.Mode().IsRegular() {
+		return 0, errors.New("not a regular file")
+	}
+	var h maphash.Hash
+	h.SetSeed(p.hashes)
+	_, err = io.Copy(&h, io.LimitReader(f, maxHashed))
+	return h.Sum64(), err
+}
+
+// read reads those of es that are directories and may hold something new, and
+// returns what it found that was not known.
+func (p *poller) read(es []*entry) []*entry {
+	var dirs []*entry
+	for i, e := range es {
+		if e.stamp.kind == directory && e.err == nil && e.reachable() &&
+			(e.below.stale || (p.polls+i)%rereadEvery == 0) {
+			dirs = append(dirs, e)
+		}
+	}
+	found := make([][]*entry, len(dirs))
+	p.spread(len(dirs), func(i int) { found[i] = p.readDir(dirs[i]) })
+	return slices.Concat(found...)
+}
+
+// reachable reports whether all above e are directories: below what has become
+// a link to a directory, stat would find another tree.
+func (e *entry) reachable() bool {
+	for a := e.parent; a != nil; a = a.parent {
+		if a.stamp.kind != directory {
+			return false
+		}
+	}
+	return true
+}
+
+// readDir merges the names in the directory e into what is known to be there,
+// and returns the entries that are new. Known names that are not listed are
+// absent, whatever their stat said: on a file system that ignores case a stat
+// finds a renamed file under its old name too.
+func (p *poller) readDir(e *entry) []*entry {
+	names, err := p.names(e.prefix())
+	if err != nil {
+		e.below.stale = true
+		if !absent(err) {
+			e.err = err
+		}
+		return nil
+	}
+	e.below.stale = false
+	var found []*entry
+	prefix, known := e.prefix(), e.below.entries
+	merged := make([]*entry, 0, len(names))
+	for _, name := range append(names, "") {
+		for len(known) > 0 && (name == "" || known[0].path[len(prefix):] < name) {
+			known[0].err = fs.ErrNotExist
+			merged, known = append(merged, known[0]), known[1:]
+		}
+		switch {
+		case name == "":
+		case len(known) > 0 && known[0].path[len(prefix):] == name:
+			merged, known = append(merged, known[0]), known[1:]
+		default:
+			c := &entry{path: prefix + name, parent: e, target: e.target}
+			merged, found = append(merged, c), append(found, c)
+		}
+	}
+	e.below.entries = merged
+	return found
+}
+
+// names returns the names in a directory that are not excluded, sorted. It opens
+// the "." in it, which fails and does not block if it is a FIFO by now.
+func (p *poller) names(prefix string) ([]string, error) {
+	f, err := os.Open(prefix + ".")
+	if err != nil {
+		return nil, err
+	}
+	defer f.Close()
+	var names []string
+	for err == nil {
+		var some []string
+		some, err = f.Readdirnames(4096)
+		names = append(names, some...)
+		p.log.looked.Add(1)
+	}
+	if err != io.EOF {
+		return nil, err
+	}
+	names = slices.DeleteFunc(names, func(name string) bool {
+		return slices.ContainsFunc(p.exclude, func(pattern string) bool {
+			matched, _ := path.Match(pattern, name) // parse has seen that it is well formed
+			return matched
+		})
+	})
+	slices.Sort(names)
+	return slices.Compact(names), nil
+}
+
+// weigh goes through what the looks met, parents first, for what one entry met
+// can mean something else in the light of another.
+func (p *poller) weigh() {
+	emptied := map[*entry]bool{}
+	for _, e := range p.all {
+		if e.parent != nil && e.parent.stamp.kind != directory {
+			e.err = fs.ErrNotExist
+		}
+		switch {
+		case e.err == nil:
+			e.missed = 0
+			p.recovered(e, "readable again")
+		case !absent(e.err):
+			p.trouble(e)
+		case e.parent != nil && e.parent.troubled():
+			// What cannot be read can look empty.
+		default:
+			p.miss(e)
+			if e.stamp.kind == gone && e.pending == nil && e.parent != nil {
+				emptied[e.parent] = true
+			}
+		}
+	}
+	for e := range emptied {
+		e.below.entries = slices.DeleteFunc(e.below.entries, func(c *entry) bool {
+			return c.stamp.kind == gone && c.pending == nil && c.err != nil && absent(c.err)
+		})
+	}
+}
+
+// miss counts a poll that did not find e, and makes it gone when that is enough.
+func (p *poller) miss(e *entry) {
+	p.recovered(e, "not there any more")
+	if e.parent != nil {
+		e.parent.below.stale = true
+	}
+	if e.missed < missesToRemove {
+		e.missed++
+	}
+	st := stamp{kind: gone}
+	if errors.Is(e.err, errDangling) {
+		st.kind = dangling
+	}
+	if (e.missed == missesToRemove || !e.stamp.there()) && !st.same(&e.stamp) {
+		p.note(e, st)
+	}
+}
+
+// trouble logs that e cannot be looked at, unless that is because of a directory
+// above it: then one line speaks for all that is below.
+func (p *poller) trouble(e *entry) {
+	err := e.err
+	if e.parent != nil {
+		if e.parent.troubled() {
+			return
+		}
+		if why := p.searchable(e.parent); why != nil && !absent(why) {
+			e, err = e.parent, why
+		}
+	}
+	if e.bad {
+		return
+	}
+	e.bad = true
+	does := "keeping its last state"
+	if !e.stamp.there() {
+		does = "waiting for it"
+	}
+	p.logger.Printf("%s: %v; %s", quote(e.display()), reason(err), does)
+}
+
+// recovered ends the trouble with e, if there was any.
+func (p *poller) recovered(e *entry, how string) {
+	if e.bad {
+		e.bad = false
+		p.logger.Printf("%s: %s", quote(e.display()), how)
+	}
+}
+
+// troubled reports whether e, or a directory above it, cannot be looked at.
+func (e *entry) troubled() bool {
+	for ; e != nil; e = e.parent {
+		if e.bad {
+			return true
+		}
+	}
+	return false
+}
+
+// reason returns err without the operation and the path, which its reader knows.
+func reason(err error) error {
+	var pathErr *fs.PathError
+	if errors.As(err, &pathErr) {
+		return pathErr.Err
+	}
+	return err
+}
+
+// begin ends the baseline. Subscribers who came before it, because it hung, know
+// of nothing that is there.
+func (p *poller) begin() {
+	p.began = true
+	targets := map[int]target{}
+	for _, e := range p.roots {
+		targets[e.target] = target{path: e.display(), stamp: e.stamp, entries: len(p.all), known: true}
+	}
+	if p.log.baseline(targets) {
+		return
+	}
+	for _, e := range p.all {
+		if e.stamp.there() {
+			e.pending = &pending{first: p.now, last: p.now}
+		}
+	}
+}
+
+// report appends to the log what is pending and has settled. Removals come
+// first, deepest first, then the rest, parents first. What has become a
+// directory, or was one, is removed as what it was and created as what it is.
+func (p *poller) report() {
+	var due []*entry
+	for _, e := range p.all {
+		if e.pending != nil && (p.now.Sub(e.pending.last) >= p.settle || p.now.Sub(e.pending.first) >= maxSettles*p.settle) {
+			due = append(due, e)
+		}
+	}
+	slices.SortFunc(due, func(a, b *entry) int { return cmp.Compare(a.path, b.path) })
+	var changes []change
+	add := func(verb string, e *entry, st stamp) {
+		c := change{verb: verb, target: e.target, root: e.parent == nil, path: e.displayAs(st.kind), time: p.now}
+		if verb != "removed" {
+			c.stamp = st
+		}
+		changes = append(changes, c)
+	}
+	for _, e := range slices.Backward(due) {
+		told := e.pending.told
+		if !told.there() || e.stamp.there() && (told.kind == directory) == (e.stamp.kind == directory) || e.holdsTold() {
+			continue
+		}
+		add("removed", e, told)
+		e.pending.told = stamp{}
+	}
+	for _, e := range due {
+		told := e.pending.told
+		switch {
+		case !e.stamp.there() && !told.there():
+			e.pending = nil
+		case e.parent != nil && e.parent.told().kind != directory:
+			// Its parent's creation settles later.
+		case !told.there():
+			add("created", e, e.stamp)
+			e.pending = nil
+		case !e.stamp.there() || (told.kind == directory) != (e.stamp.kind == directory):
+			// The removal of something below settles later.
+		default:
+			if e.stamp.kind != directory {
+				add("changed", e, e.stamp)
+			}
+			e.pending = nil
+		}
+	}
+	p.log.append(changes)
+}
+
+// told returns the stamp of e that subscribers know.
+func (e *entry) told() stamp {
+	if e.pending != nil {
+		return e.pending.told
+	}
+	return e.stamp
+}
+
+// holdsTold reports whether subscribers know of anything in e.
+func (e *entry) holdsTold() bool {
+	return e.below != nil && slices.ContainsFunc(e.below.entries, func(c *entry) bool { return c.told().there() })
+}
+
+// display returns the path of e as the protocol shows it, unquoted.
+func (e *entry) display() string {
+	return e.displayAs(e.stamp.kind)
+}
+
+// displayAs is display for when e is, or was, of kind k.
+func (e *entry) displayAs(k kind) string {
+	if k == directory {
+		return e.prefix()
+	}
+	return e.path
+}
+
+// prefix returns what stands before the names in the directory e.
+func (e *entry) prefix() string {
+	if os.IsPathSeparator(e.path[len(e.path)-1]) {
+		return e.path
+	}
+	return e.path + string(filepath.Separator)
+}
+
+// there reports whether the stamp is of something that is there.
+func (s stamp) there() bool {
+	return s.kind > dangling
+}
+
+// same reports whether nothing that a stamp tells differs. It asks for equality,
+// never for later: tar, git and rsync set older mtimes.
+func (s *stamp) same(t *stamp) bool {
+	return s.sec == t.sec && s.nsec == t.nsec && s.kind == t.kind && s.size == t.size &&
+		s.dev == t.dev && s.ino == t.ino && (s.info == nil || t.info == nil || os.SameFile(s.info, t.info))
+}
+
+// idFields says where the value of a FileInfo's Sys keeps the numbers that
+// os.SameFile compares on this system. Two numbers an entry take half the memory
+// that a FileInfo does.
+type idFields struct {
+	dev, ino int
+	found    bool
+}
+
+// findIDFields looks for the fields that Unix systems have.
+func findIDFields() idFields {
+	fi, err := os.Lstat(".")
+	if err != nil {
+		return idFields{}
+	}
+	sys := reflect.TypeOf(fi.Sys())
+	if sys == nil || sys.Kind() != reflect.Pointer || sys.Elem().Kind() != reflect.Struct {
+		return idFields{}
+	}
+	dev, hasDev := sys.Elem().FieldByName("Dev")
+	ino, hasIno := sys.Elem().FieldByName("Ino")
+	if !hasDev || !hasIno {
+		return idFields{}
+	}
+	return idFields{dev: dev.Index[0], ino: ino.Index[0], found: true}
+}
+
+// stamp returns the stamp of what fi describes.
+func (ids idFields) stamp(fi os.FileInfo) stamp {
+	mtime := fi.ModTime()
+	s := stamp{sec: mtime.Unix(), nsec: int32(mtime.Nanosecond()), kind: other, size: fi.Size()}
+	switch {
+	case fi.Mode().IsRegular():
+		s.kind = file
+	case fi.IsDir():
+		s.kind = directory
+	}
+	if !ids.found {
+		os.SameFile(fi, fi) // on Windows this fetches the identity, which may be another file's later
+		s.info = fi
+		return s
+	}
+	number := func(v reflect.Value) uint64 {
+		if v.CanInt() {
+			return uint64(v.Int())
+		}
+		return v.Uint()
+	}
+	sys := reflect.ValueOf(fi.Sys()).Elem()
+	s.dev, s.ino = number(sys.Field(ids.dev)), number(sys.Field(ids.ino))
+	return s
+}
