@@ -115,7 +115,9 @@ type config struct {
 	version   bool
 	targets   []string // each once
 
-	stat, lstat func(string) (os.FileInfo, error) // os.Stat and os.Lstat, except in tests
+	// How pollers reach the file system. Tests put in what fails, or is slow.
+	stat, lstat func(string) (os.FileInfo, error)
+	open        func(string) (*os.File, error)
 }
 
 // A usageError is a mistake on the command line.
@@ -203,7 +205,9 @@ func run(ctx context.Context, args []string, stdout, stderr io.Writer) error {
 // parse makes a config of the command line. Its errors are usageErrors, and
 // flag.ErrHelp.
 func parse(args []string) (config, error) {
-	c := config{stat: os.Stat, lstat: os.Lstat}
+	c := config{stat: os.Stat, lstat: os.Lstat, open: func(name string) (*os.File, error) {
+		return os.OpenFile(name, os.O_RDONLY|nonblock, 0)
+	}}
 	flags := flag.NewFlagSet("net-watcher", flag.ContinueOnError)
 	flags.SetOutput(io.Discard)
 	flags.StringVar(&c.tcp, "tcp", "localhost:60300", "")

@@ -394,7 +394,7 @@ func (p *poller) recheck(e *entry) {
 // hash returns a hash of what the file at name holds. Only regular files are
 // read: anything else that has taken the name since its stat could block.
 func (p *poller) hash(name string) (uint64, error) {
-	f, err := os.OpenFile(name, os.O_RDONLY|nonblock, 0)
+	f, err := p.open(name)
 	if err != nil {
 		return 0, err
 	}
@@ -476,7 +476,7 @@ func (p *poller) readDir(e *entry) []*entry {
 // names returns the names in a directory that are not excluded, sorted. It opens
 // the "." in it, which fails and does not block if it is a FIFO by now.
 func (p *poller) names(prefix string) ([]string, error) {
-	f, err := os.Open(prefix + ".")
+	f, err := p.open(prefix + ".")
 	if err != nil {
 		return nil, err
 	}
@@ -649,8 +649,9 @@ func (p *poller) report() {
 		switch {
 		case !e.stamp.there() && !told.there():
 			e.pending = nil
-		case e.parent != nil && e.parent.told().kind != directory:
-			// Its parent's creation settles later.
+		case e.parent != nil && (e.parent.told().kind != directory || e.parent.stamp.kind != directory):
+			// Its parent's creation settles later, or its parent has become
+			// something else and what was seen here is behind a link.
 		case !told.there():
 			add("created", e, e.stamp)
 			e.pending = nil

@@ -1,0 +1,506 @@
+package main
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"flag"
+	"fmt"
+	"io"
+	"log"
+	"net"
+	"os"
+	"path/filepath"
+	"slices"
+	"strconv"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"syscall"
+	"testing"
+	"testing/synctest"
+	"time"
+)
+
+var update = flag.Bool("update", false, "rewrite the transcripts in testdata to what happens")
+
+// TestScripts runs testdata/*.txt. A script is a transcript too: commands stand
+// at the margin, and what they led to is indented below them.
+func TestScripts(t *testing.T) {
+	files, err := filepath.Glob("testdata/*.txt")
+	if err != nil || len(files) == 0 {
+		t.Fatalf("no scripts in testdata: %v", err)
+	}
+	for _, name := range files {
+		t.Run(strings.TrimSuffix(filepath.Base(name), ".txt"), func(t *testing.T) {
+			t.Parallel()
+			text, err := os.ReadFile(name)
+			if err != nil {
+				t.Fatal(err)
+			}
+			dir := t.TempDir()
+			synctest.Test(t, func(t *testing.T) {
+				got := runScript(t, name, string(text), dir)
+				if *update {
+					err = os.WriteFile(name, []byte(got), 0o666)
+				}
+				if err != nil {
+					t.Error(err)
+				}
+				if got != string(text) && !*update {
+					t.Error(firstDifference(name, got, string(text)))
+				}
+			})
+		})
+	}
+}
+
+// firstDifference tells where the transcript got leaves the script want.
+func firstDifference(name, got, want string) string {
+	gotLines, wantLines := strings.Split(got, "\n"), strings.Split(want, "\n")
+	heading := ""
+	for i := 0; ; i++ {
+		g, w := "the end", "the end"
+		if i < len(gotLines) {
+			g = strconv.Quote(gotLines[i])
+		}
+		if i < len(wantLines) {
+			w = strconv.Quote(wantLines[i])
+			if strings.HasPrefix(wantLines[i], "#") {
+				heading = "\n" + wantLines[i]
+			}
+		}
+		if g != w {
+			return fmt.Sprintf("%s:%d: got %s, want %s%s\nthe whole transcript:\n%s", name, i+1, g, w, heading, got)
+		}
+	}
+}
+
+// A script is a run of one: a server on files of its own, with clients.
+type script struct {
+	*testing.T
+	dir     string
+	files   *os.Root
+	grain   time.Duration // what mtimes are cut down to a multiple of
+	ln      *pipeListener
+	stop    context.CancelCauseFunc
+	stopped chan struct{}
+	clients []*client // in the order in which they joined
+	out     strings.Builder
+
+	mu      sync.Mutex
+	log     bytes.Buffer
+	failing map[string]error // what looks at these paths meet
+}
+
+// commands is the script language.
+var commands = []struct {
+	name, args, does string
+	run              func(s *script, args []string) error
+}{
+	{"watch", "[flag...] path...", "start watching, with flags as on the command line but for listening", (*script).watch},
+	{"poll", "", "let one interval pass, then print what each reading subscriber got", (*script).poll},
+	{"sleep", "duration", "let time pass without printing", (*script).sleep},
+	{"join", "name", "subscribe", (*script).join},
+	{"leave", "name", "hang up", (*script).leave},
+	{"halfclose", "name", "shut down the sending side", (*script).halfClose},
+	{"stall", "name", "stop reading", (*script).stall},
+	{"read", "name", "read again, and print what was waiting", (*script).read},
+	{"write", "path words...", "create or overwrite, mtime now", (*script).write},
+	{"append", "path words...", "write at the end, mtime now", (*script).append},
+	{"touch", "path duration", "set the mtime to now plus duration", (*script).touch},
+	{"rewrite", "path words...", "overwrite and keep the mtime", (*script).rewrite},
+	{"grain", "duration", "let later mtimes be multiples of duration", (*script).setGrain},
+	{"rm", "path", "remove, with all that is below", (*script).rm},
+	{"mv", "from to", "rename", (*script).mv},
+	{"mkdir", "path", "make a directory", (*script).mkdir},
+	{"ln", "from to", "make to a hard link to from", (*script).link},
+	{"symlink", "text path", "make path a symbolic link that says text", (*script).symlink},
+	{"chmod", "mode path", "change the mode", (*script).chmod},
+	{"fail", "path error", "let looks at path fail: EACCES, EIO, EMFILE or ESTALE", (*script).fail},
+	{"heal", "path", "let them succeed again", (*script).heal},
+	{"log", "", "print what was logged since the last time", (*script).showLog},
+	{"quit", "", "end the server and print the rest", (*script).quit},
+}
+
+// runScript runs the script text, which must be in a bubble, and returns it with
+// the indented lines as they should be.
+func runScript(t *testing.T, name, text, dir string) string {
+	files, err := os.OpenRoot(dir)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer files.Close()
+	s := &script{T: t, dir: dir, files: files, grain: 1, failing: map[string]error{}}
+	for i, line := range strings.Split(strings.TrimSuffix(text, "\n"), "\n") {
+		if strings.HasPrefix(line, "\t") {
+			continue
+		}
+		s.out.WriteString(line + "\n")
+		if line == "" || line[0] == '#' {
+			continue
+		}
+		if err := s.do(line); err != nil {
+			t.Fatalf("%s:%d: %s: %v", name, i+1, line, err)
+		}
+	}
+	before := s.out.Len()
+	if s.stop != nil {
+		s.quit(nil)
+	}
+	return s.out.String()[:before]
+}
+
+// do runs one line.
+func (s *script) do(line string) error {
+	words, err := split(line)
+	if err != nil {
+		return err
+	}
+	for _, c := range commands {
+		if c.name != words[0] {
+			continue
+		}
+		want := strings.Fields(c.args)
+		if n := len(words) - 1; n < len(want) && !strings.Contains(c.args, "...") || n > len(want) && !strings.Contains(c.args, "...") {
+			return fmt.Errorf("usage: %s %s", c.name, c.args)
+		}
+		return c.run(s, words[1:])
+	}
+	return errors.New("unknown command")
+}
+
+// split splits a line into words, which may be quoted as in Go.
+func split(line string) ([]string, error) {
+	var words []string
+	for line = strings.TrimSpace(line); line != ""; line = strings.TrimLeft(line, " ") {
+		word, err := strconv.QuotedPrefix(line)
+		if err != nil {
+			word, _, _ = strings.Cut(line, " ")
+			words, line = append(words, word), line[len(word):]
+			continue
+		}
+		unquoted, err := strconv.Unquote(word)
+		if err != nil {
+			return nil, err
+		}
+		words, line = append(words, unquoted), line[len(word):]
+	}
+	return words, nil
+}
+
+// watch starts the server. Its targets are below the script's directory, and
+// keep their names, for the file system is reached through that directory.
+func (s *script) watch(args []string) error {
+	c, err := parse(args)
+	if err != nil {
+		return err
+	}
+	c.stat = func(name string) (os.FileInfo, error) { return look(s, name, os.Stat) }
+	c.lstat = func(name string) (os.FileInfo, error) { return look(s, name, os.Lstat) }
+	c.open = func(name string) (*os.File, error) { return look(s, name, os.Open) }
+	var ctx context.Context
+	ctx, s.stop = context.WithCancelCause(s.Context())
+	s.ln, s.stopped = newPipeListener(), make(chan struct{})
+	go func() {
+		defer close(s.stopped)
+		watch(ctx, c, []net.Listener{s.ln}, log.New(s, "", 0))
+	}()
+	synctest.Wait()
+	return nil
+}
+
+// look calls f with the place of name, unless the script lets that fail.
+func look[T any](s *script, name string, f func(string) (T, error)) (T, error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for failing, err := range s.failing {
+		if name == failing || strings.HasPrefix(name, failing+"/") {
+			var none T
+			return none, &os.PathError{Op: "look", Path: name, Err: err}
+		}
+	}
+	return f(s.dir + "/" + name)
+}
+
+// Write takes in what the server logs.
+func (s *script) Write(line []byte) (int, error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.log.Write(line)
+}
+
+func (s *script) poll([]string) error {
+	time.Sleep(250 * time.Millisecond)
+	synctest.Wait()
+	for _, c := range s.clients {
+		if !c.stalled {
+			s.print(c)
+		}
+	}
+	return nil
+}
+
+// print prints what c has been sent. Times are left out of text lines: they have
+// a test of their own.
+func (s *script) print(c *client) {
+	for line := range strings.Lines(c.drain()) {
+		if verb, rest, _ := strings.Cut(line, " "); line[0] != '{' && rest != "" {
+			_, path, _ := strings.Cut(rest, " ")
+			line = verb + " " + path
+		}
+		fmt.Fprintf(&s.out, "\t%s: %s", c.name, line)
+	}
+}
+
+func (s *script) sleep(args []string) error {
+	d, err := time.ParseDuration(args[0])
+	time.Sleep(d)
+	synctest.Wait()
+	return err
+}
+
+func (s *script) join(args []string) error {
+	c := s.ln.dial(args[0])
+	s.clients = append(s.clients, c)
+	synctest.Wait()
+	s.print(c)
+	return nil
+}
+
+// find returns the client of a name.
+func (s *script) find(name string) (*client, error) {
+	i := slices.IndexFunc(s.clients, func(c *client) bool { return c.name == name })
+	if i < 0 {
+		return nil, errors.New("nobody of that name has joined")
+	}
+	return s.clients[i], nil
+}
+
+func (s *script) leave(args []string) error {
+	c, err := s.find(args[0])
+	if err != nil {
+		return err
+	}
+	c.up.Close()
+	c.down.Close()
+	c.closed.Store(true)
+	s.clients = slices.DeleteFunc(s.clients, func(other *client) bool { return other == c })
+	synctest.Wait()
+	return nil
+}
+
+func (s *script) halfClose(args []string) error {
+	c, err := s.find(args[0])
+	if err != nil {
+		return err
+	}
+	c.up.Close()
+	synctest.Wait()
+	return nil
+}
+
+func (s *script) stall(args []string) error {
+	c, err := s.find(args[0])
+	if err == nil {
+		c.stalled = true
+	}
+	return err
+}
+
+func (s *script) read(args []string) error {
+	c, err := s.find(args[0])
+	if err == nil {
+		c.stalled = false
+		s.print(c)
+	}
+	return err
+}
+
+// stamp gives path, and the directory that it is in, the mtime that a file
+// system with the script's grain would.
+func (s *script) stamp(path string) error {
+	now := time.Now().Truncate(s.grain)
+	return errors.Join(s.stampDir(path), s.files.Chtimes(path, now, now))
+}
+
+func (s *script) stampDir(path string) error {
+	now := time.Now().Truncate(s.grain)
+	return s.files.Chtimes(filepath.Dir(path), now, now)
+}
+
+func (s *script) write(args []string) error {
+	return errors.Join(s.files.WriteFile(args[0], []byte(strings.Join(args[1:], " ")), 0o666), s.stamp(args[0]))
+}
+
+func (s *script) append(args []string) error {
+	f, err := s.files.OpenFile(args[0], os.O_WRONLY|os.O_APPEND, 0)
+	if err != nil {
+		return err
+	}
+	_, err = f.WriteString(strings.Join(args[1:], " "))
+	return errors.Join(err, f.Close(), s.stamp(args[0]))
+}
+
+func (s *script) touch(args []string) error {
+	d, err := time.ParseDuration(args[1])
+	mtime := time.Now().Add(d).Truncate(s.grain)
+	return errors.Join(err, s.files.Chtimes(args[0], mtime, mtime))
+}
+
+func (s *script) rewrite(args []string) error {
+	fi, err := s.files.Stat(args[0])
+	if err != nil {
+		return err
+	}
+	err = s.files.WriteFile(args[0], []byte(strings.Join(args[1:], " ")), 0)
+	return errors.Join(err, s.files.Chtimes(args[0], fi.ModTime(), fi.ModTime()))
+}
+
+func (s *script) setGrain(args []string) (err error) {
+	s.grain, err = time.ParseDuration(args[0])
+	return err
+}
+
+func (s *script) rm(args []string) error {
+	return errors.Join(s.files.RemoveAll(args[0]), s.stampDir(args[0]))
+}
+
+func (s *script) mv(args []string) error {
+	return errors.Join(s.files.Rename(args[0], args[1]), s.stampDir(args[0]), s.stampDir(args[1]))
+}
+
+func (s *script) mkdir(args []string) error {
+	return errors.Join(s.files.Mkdir(args[0], 0o777), s.stamp(args[0]))
+}
+
+func (s *script) link(args []string) error {
+	return errors.Join(s.files.Link(args[0], args[1]), s.stampDir(args[1]))
+}
+
+func (s *script) symlink(args []string) error {
+	return errors.Join(s.files.Symlink(args[0], args[1]), s.stampDir(args[1]))
+}
+
+func (s *script) chmod(args []string) error {
+	mode, err := strconv.ParseUint(args[0], 8, 32)
+	return errors.Join(err, s.files.Chmod(args[1], os.FileMode(mode)))
+}
+
+func (s *script) fail(args []string) error {
+	errs := map[string]error{"EACCES": syscall.EACCES, "EIO": syscall.EIO, "EMFILE": syscall.EMFILE, "ESTALE": errors.New("stale file handle")}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.failing[args[0]] = errs[args[1]]
+	if errs[args[1]] == nil {
+		return errors.New("no such error")
+	}
+	return nil
+}
+
+func (s *script) heal(args []string) error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	delete(s.failing, args[0])
+	return nil
+}
+
+func (s *script) showLog([]string) error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for line := range strings.Lines(s.log.String()) {
+		s.out.WriteString("\t" + line)
+	}
+	s.log.Reset()
+	return nil
+}
+
+func (s *script) quit([]string) error {
+	s.stop(errors.New("interrupt"))
+	synctest.Wait()
+	for _, c := range s.clients {
+		if !c.stalled {
+			s.print(c)
+		}
+	}
+	<-s.stopped
+	s.stop = nil
+	return nil
+}
+
+// A client is the far end of a connection made of two pipes, so that each
+// direction can be closed for itself. Pipes hold nothing: a write returns when
+// all of it is read, as on a connection whose buffers are full.
+type client struct {
+	name     string
+	up, down net.Conn
+	closed   atomic.Bool
+	stalled  bool
+}
+
+// drain returns what is sent until nothing more can happen.
+func (c *client) drain() string {
+	var got strings.Builder
+	c.down.SetReadDeadline(time.Now().Add(1)) // of a bubble's time, which passes when all are blocked
+	if _, err := io.Copy(&got, c.down); err == nil {
+		got.WriteString("EOF\n")
+		c.stalled = true
+	}
+	return got.String()
+}
+
+// A serverConn is the server's end.
+type serverConn struct {
+	net.Conn // for writing
+	up       net.Conn
+	peer     *client
+}
+
+func (c *serverConn) Read(b []byte) (int, error) { return c.up.Read(b) }
+
+func (c *serverConn) Close() error { return errors.Join(c.up.Close(), c.Conn.Close()) }
+
+// Write does not wait if there is nothing to write, as a socket does not.
+func (c *serverConn) Write(b []byte) (int, error) {
+	if len(b) > 0 {
+		return c.Conn.Write(b)
+	}
+	if c.peer.closed.Load() {
+		return 0, io.ErrClosedPipe
+	}
+	return 0, nil
+}
+
+// A pipeListener is a listener in memory.
+type pipeListener struct {
+	conns  chan net.Conn
+	closed chan struct{}
+}
+
+func newPipeListener() *pipeListener {
+	return &pipeListener{make(chan net.Conn, 100), make(chan struct{})}
+}
+
+func (ln *pipeListener) dial(name string) *client {
+	up, serverUp := net.Pipe()
+	down, serverDown := net.Pipe()
+	c := &client{name: name, up: up, down: down}
+	ln.conns <- &serverConn{Conn: serverDown, up: serverUp, peer: c}
+	return c
+}
+
+func (ln *pipeListener) Accept() (net.Conn, error) {
+	select {
+	case c := <-ln.conns:
+		return c, nil
+	case <-ln.closed:
+		return nil, net.ErrClosed
+	}
+}
+
+func (ln *pipeListener) Close() error {
+	close(ln.closed)
+	return nil
+}
+
+func (ln *pipeListener) Addr() net.Addr { return &net.UnixAddr{Name: "pipe", Net: "pipe"} }
