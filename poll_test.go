@@ -8,6 +8,8 @@ import (
 	"fmt"
 	"io"
 	"log"
+	"maps"
+	"math/rand/v2"
 	"net"
 	"os"
 	"path/filepath"
@@ -118,7 +120,7 @@ var commands = []struct {
 	{"symlink", "text path", "make path a symbolic link that says text", (*script).symlink},
 	{"chmod", "mode path", "change the mode", (*script).chmod},
 	{"fail", "path error", "let looks at path fail: EACCES, EIO, EMFILE or ESTALE", (*script).fail},
-	{"heal", "path", "let them succeed again", (*script).heal},
+	{"heal", "", "let all looks succeed again", (*script).heal},
 	{"log", "", "print what was logged since the last time", (*script).showLog},
 	{"quit", "", "end the server and print the rest", (*script).quit},
 }
@@ -145,7 +147,7 @@ func runScript(t *testing.T, name, text, dir string) string {
 		}
 	}
 	before := s.out.Len()
-	if s.stop != nil {
+	if s.stop != nil && s.Context().Err() == nil {
 		s.quit(nil)
 	}
 	return s.out.String()[:before]
@@ -201,6 +203,10 @@ func (s *script) watch(args []string) error {
 	c.open = func(name string) (*os.File, error) { return look(s, name, os.Open) }
 	var ctx context.Context
 	ctx, s.stop = context.WithCancelCause(s.Context())
+	s.Cleanup(func() {
+		s.stop(nil)
+		<-s.stopped
+	})
 	s.ln, s.stopped = newPipeListener(), make(chan struct{})
 	go func() {
 		defer close(s.stopped)
@@ -212,15 +218,23 @@ func (s *script) watch(args []string) error {
 
 // look calls f with the place of name, unless the script lets that fail.
 func look[T any](s *script, name string, f func(string) (T, error)) (T, error) {
+	if err := s.failure(name); err != nil {
+		var none T
+		return none, &os.PathError{Op: "look", Path: name, Err: err}
+	}
+	return f(s.dir + "/" + name)
+}
+
+// failure returns the error that a look at name is to meet.
+func (s *script) failure(name string) error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	for failing, err := range s.failing {
 		if name == failing || strings.HasPrefix(name, failing+"/") {
-			var none T
-			return none, &os.PathError{Op: "look", Path: name, Err: err}
+			return err
 		}
 	}
-	return f(s.dir + "/" + name)
+	return nil
 }
 
 // Write takes in what the server logs.
@@ -398,10 +412,10 @@ func (s *script) fail(args []string) error {
 	return nil
 }
 
-func (s *script) heal(args []string) error {
+func (s *script) heal([]string) error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	delete(s.failing, args[0])
+	clear(s.failing)
 	return nil
 }
 
@@ -424,7 +438,6 @@ func (s *script) quit([]string) error {
 		}
 	}
 	<-s.stopped
-	s.stop = nil
 	return nil
 }
 
@@ -504,3 +517,232 @@ func (ln *pipeListener) Close() error {
 }
 
 func (ln *pipeListener) Addr() net.Addr { return &net.UnixAddr{Name: "pipe", Net: "pipe"} }
+
+var (
+	seed = flag.Uint64("seed", 0, "seed of TestProperty, 0 for new ones")
+	ops  = flag.Int("ops", 20_000, "operations in TestProperty")
+)
+
+// TestProperty holds the program to its promise: once files keep still, every
+// subscriber that reads to the end knows exactly the paths that exist, and heard
+// of each after its last change.
+func TestProperty(t *testing.T) {
+	t.Parallel()
+	const lifetime = 500
+	for done := 0; done < *ops && !t.Failed(); done += lifetime {
+		s := *seed
+		if s == 0 {
+			s = rand.Uint64()
+		}
+		dir, err := os.MkdirTemp(t.TempDir(), "")
+		if err != nil {
+			t.Fatal(err)
+		}
+		synctest.Test(t, func(t *testing.T) {
+			defer func() {
+				if t.Failed() {
+					t.Logf("to replay: go test -run TestProperty -ops 1 -seed %d", s)
+				}
+			}()
+			newWorld(t, s, dir).live(lifetime)
+		})
+		os.RemoveAll(dir) // a million operations leave many files
+	}
+}
+
+// A world is a tree of files to which things happen at random, and some who
+// listen. Things happen half a millisecond after polls do, so that the time in a
+// line tells what it is about.
+type world struct {
+	*script
+	rand      *rand.Rand
+	began     time.Time
+	did       []string // for when it fails
+	fast      *listener
+	slow      *listener
+	suspended *listener
+	states    map[string]string    // of all files that ever were, when they were last there
+	changed   map[string]time.Time // when they came to be that
+}
+
+// A listener believes what it hears.
+type listener struct {
+	*client
+	strict bool                 // it reads at once, so that it misses nothing in between
+	known  map[string]time.Time // what it takes to be there, and when it last heard of it
+}
+
+func newWorld(t *testing.T, seed uint64, dir string) *world {
+	files, err := os.OpenRoot(dir)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { files.Close() })
+	s := &script{T: t, dir: dir, files: files, failing: map[string]error{}}
+	w := &world{script: s, rand: rand.New(rand.NewPCG(seed, 0)), began: time.Now(), states: map[string]string{}, changed: map[string]time.Time{}}
+	s.grain = pick(w, 1, 10*time.Millisecond, time.Second, 2*time.Second)
+	w.must(s.mkdir([]string{"src"}))
+	w.must(s.do("watch -interval 7ms " + pick(w, "", "", "-settle 30ms ", "-content ") + "src"))
+	w.fast = w.join("fast", map[string]time.Time{"src/": {}})
+	w.slow = w.join("slow", w.fast.known)
+	w.suspended = w.join("suspended", w.fast.known)
+	return w
+}
+
+func pick[T any](w *world, from ...T) T { return from[w.rand.IntN(len(from))] }
+
+// must fails the test, and tells what has been done.
+func (w *world) must(err error) {
+	w.Helper()
+	if err != nil {
+		w.Fatalf("%v\nafter\n%s", err, strings.Join(w.did, "\n"))
+	}
+}
+
+// join adds a listener who knows what another one does.
+func (w *world) join(name string, known map[string]time.Time) *listener {
+	w.must(w.script.join([]string{name}))
+	c, err := w.find(name)
+	w.must(err)
+	return &listener{client: c, strict: name == "fast", known: maps.Clone(known)}
+}
+
+// live lets n things happen, and then checks what the listeners know.
+func (w *world) live(n int) {
+	time.Sleep(500 * time.Microsecond)
+	for i := range n {
+		w.operate()
+		if w.rand.IntN(3) > 0 {
+			continue
+		}
+		w.pass(pick[time.Duration](w, 7, 7, 7, 14, 14, 28, 70, pick[time.Duration](w, 70, 70, 70, 3500)) * time.Millisecond)
+		if i%20 == 0 {
+			w.must(w.slow.hear())
+		}
+		if i%50 == 0 {
+			w.must(w.leave([]string{"slow"}))
+			w.slow = w.join("slow", w.fast.known)
+		}
+	}
+	w.must(w.heal(nil))
+	w.pass(4 * time.Second)
+	for _, l := range []*listener{w.fast, w.slow, w.suspended} {
+		w.must(l.hear())
+		w.must(w.compare(l))
+	}
+	w.must(w.quit(nil))
+}
+
+// pass lets time go by, in which at least one poll looks at what has happened.
+func (w *world) pass(d time.Duration) {
+	for path, state := range w.look() {
+		if w.failure(path) == nil && state != "directory" && state != "unknown" && w.states[path] != state {
+			w.states[path], w.changed[path] = state, time.Now()
+		}
+	}
+	for ; d > 0; d -= 7 * time.Millisecond {
+		time.Sleep(7 * time.Millisecond)
+		synctest.Wait()
+		w.must(w.fast.hear())
+	}
+}
+
+// operate does something to the tree. What cannot be done to what is there is
+// as if it had not been tried.
+func (w *world) operate() {
+	a, b, n := w.anyPath(), w.anyPath(), strconv.Itoa(1000+len(w.did))
+	op := pick(w, "write "+a+" "+n, "write "+a+" "+n+n, "write "+b+" "+n, "append "+a+" "+n, "touch "+a+" -"+n+"h",
+		"mv "+a+" "+b, "mv "+b+" "+a, "mkdir "+a, "mkdir "+b, "rm "+a, "symlink "+filepath.Base(b)+" "+a, "ln "+a+" "+b,
+		"chmod 755 "+a, "fail "+a+" EIO", "heal", "heal")
+	if err := w.do(op); err == nil && op != "heal" {
+		w.did = append(w.did, fmt.Sprint(time.Since(w.began), " ", op))
+	}
+}
+
+func (w *world) anyPath() string {
+	path := "src"
+	for range pick(w, 1, 1, 2, 2, 3, pick(w, 0, 3)) {
+		path += pick(w, "/a", "/b", "/c")
+	}
+	return path
+}
+
+// look returns what is on disk: a state for every path as the protocol shows it.
+func (w *world) look() map[string]string {
+	found := map[string]string{}
+	filepath.WalkDir(w.dir+"/src", func(path string, d os.DirEntry, err error) error {
+		name := strings.TrimPrefix(path, w.dir+"/")
+		fi, err := os.Stat(path)
+		switch {
+		case absent(err): // a link to nothing
+		case err != nil:
+			found[name] = "unknown" // a link to itself
+		case d.IsDir():
+			found[name+"/"] = "directory"
+		case fi.IsDir():
+			found[name] = "directory" // behind a link
+		default:
+			content, err := os.ReadFile(path)
+			w.must(err)
+			ids := findIDFields().stamp(fi)
+			found[name] = fmt.Sprint(ids.ino, fi.ModTime(), string(content))
+		}
+		return nil
+	})
+	return found
+}
+
+// compare checks what l knows against what is on disk.
+func (w *world) compare(l *listener) error {
+	found := w.look()
+	for path := range l.known {
+		if found[path] == "" {
+			return fmt.Errorf("%s knows of %s, which is not there", l.name, path)
+		}
+	}
+	for path, state := range found {
+		heard, known := l.known[path]
+		if state == "unknown" {
+			continue
+		}
+		if !known {
+			return fmt.Errorf("%s does not know of %s", l.name, path)
+		}
+		if heard.Before(w.changed[path]) && !w.changed[path].IsZero() {
+			return fmt.Errorf("%s heard of %s at %v, which changed at %v", l.name, path, heard.Sub(w.began), w.changed[path].Sub(w.began))
+		}
+	}
+	return nil
+}
+
+// hear takes in what l is sent, each line of which must fit what it knows.
+func (l *listener) hear() error {
+	for line := range strings.Lines(l.drain()) {
+		var verb, stamp, path string
+		if _, err := fmt.Sscan(line, &verb, &stamp, &path); err != nil {
+			return fmt.Errorf("%s heard %q: %v", l.name, line, err)
+		}
+		when, err := time.Parse(timeFormat, stamp)
+		if err != nil {
+			return err
+		}
+		_, known := l.known[path]
+		parent := filepath.Dir(strings.TrimSuffix(path, "/")) + "/"
+		_, parentKnown := l.known[parent]
+		holds := false
+		for other := range l.known {
+			holds = holds || strings.HasSuffix(path, "/") && other != path && strings.HasPrefix(other, path)
+		}
+		switch {
+		case verb == "created" && (known && l.strict || !parentKnown && parent != "./"),
+			verb == "changed" && !known,
+			verb == "removed" && (!known && l.strict || holds):
+			return fmt.Errorf("%s heard %s and knows %v", l.name, line, l.known)
+		case verb == "created" || verb == "changed":
+			l.known[path] = when
+		case verb == "removed":
+			delete(l.known, path)
+		}
+	}
+	return nil
+}
