@@ -1,9 +1,5 @@
-// Net-watcher tells everyone who connects when files change.
-//
-// It polls files and directory trees with stat and sends a line per change to
-// its subscribers, over TCP or a Unix socket. Polling works where kernel events
-// fail: on NFS, SMB, sshfs, Docker and VM shares, WSL and Kubernetes volumes,
-// and with editors that save by rename.
+// Net-watcher polls files with stat and sends a line per change to everyone who
+// connects, over TCP or a Unix socket.
 //
 // Usage:
 //
@@ -32,22 +28,21 @@
 //	  net-watcher target.txt
 //	  nc localhost 60300
 //
-// The server only sends, and what it is sent it throws away. Each line is
+// The server only sends. Each line is
 //
 //	TYPE TIME PATH
 //
-// where TYPE is watching or waiting in the greeting, which has a line for each
-// target that says whether it is there, and created, changed or removed after
-// that. TIME is when the server saw it, in UTC. PATH is the target as typed, or
-// below a directory target the name joined onto it; directories end with a
-// separator. A path with characters that do not print, that starts with a quote,
-// or that starts or ends with a space, is quoted as in Go.
+// TYPE is watching or waiting in the greeting, which says of each target whether
+// it is there, and from then on created, changed or removed. TIME is when the
+// server saw it, in UTC. PATH is the target as typed, or joined with the name
+// below it; directories end with a separator. A path that would not print, or
+// starts with a quote, or starts or ends with a space, is a quoted Go string.
 //
 // A subscriber that reads slowly gets the newest state of each path, once. One
-// that shuts down only its sending side goes on receiving.
+// that only shuts down its sending side goes on receiving.
 //
-// Interrupt, terminate and hangup signals end net-watcher with exit status 0; a
-// second signal kills it. The exit status is 1 on failure and 2 on misuse.
+// An interrupt, termination or hangup signal ends net-watcher with status 0, and
+// a second one kills it. The exit status is 1 for a failure and 2 for misuse.
 package main
 
 import (
@@ -124,31 +119,36 @@ type config struct {
 type usageError struct{ error }
 
 const (
-	// keepAlive finds a TCP peer that has vanished within 75 seconds.
-	keepAliveIdle  = 15 * time.Second
-	keepAliveCount = 4
+	// A TCP peer that has vanished is noticed after keepAliveCount+1 intervals.
+	keepAliveInterval = 15 * time.Second
+	keepAliveCount    = 4
 
-	// sendBuffer is small, for what a reader that has stopped finds in it when it
-	// goes on is no longer the newest state.
+	// sendBuffer is small because what it holds grows stale while a reader stops.
 	sendBuffer = 16 << 10
 
-	// After a subscriber's sending side is shut down, an empty write asks whether
-	// it is still there, soon and then again and again.
+	// The pauses before the probes of a peer that has shut down its sending side.
 	firstProbe = 50 * time.Millisecond
 	nextProbe  = time.Second
 
-	// Accept errors, such as having no descriptor left, pass. These bound the
-	// pause before another try.
+	// The pauses after failing to accept, for want of descriptors perhaps.
 	minBackOff = 5 * time.Millisecond
 	maxBackOff = time.Second
 
-	// patience is how long the pollers may stand still during the baseline.
+	// patience is how long the baseline may stand still before it is not waited for.
 	patience = 2 * time.Second
 
-	// drainTime is what subscribers have at the end to read what is left. With
-	// flushTime, for the log, it makes less than the second that closing may take.
+	// On a signal all must be over within a second. These bound the waiting for
+	// subscribers to take what is left, and for the log to be written.
 	drainTime = 500 * time.Millisecond
 	flushTime = 100 * time.Millisecond
+
+	// maxRecords bounds the memory that those who do not read can cost.
+	maxRecords = 1 << 20
+
+	// A span takes no further line from maxSpan bytes on. maxSpans of them are
+	// kept for others at the same cursor.
+	maxSpan  = 64 << 10
+	maxSpans = 16
 )
 
 func main() {
@@ -210,8 +210,8 @@ func parse(args []string) (config, error) {
 	}}
 	flags := flag.NewFlagSet("net-watcher", flag.ContinueOnError)
 	flags.SetOutput(io.Discard)
-	flags.StringVar(&c.tcp, "tcp", "localhost:60300", "")
-	flags.StringVar(&c.unix, "unix", "", "")
+	flags.Func("tcp", "", notEmpty(&c.tcp))
+	flags.Func("unix", "", notEmpty(&c.unix))
 	flags.DurationVar(&c.interval, "interval", 250*time.Millisecond, "")
 	flags.BoolVar(&c.json, "json", false, "")
 	flags.DurationVar(&c.settle, "settle", 0, "")
@@ -223,25 +223,29 @@ func parse(args []string) (config, error) {
 	})
 	flags.IntVar(&c.max, "max", 1024, "")
 	flags.BoolVar(&c.version, "version", false, "")
-	if err := flags.Parse(args); err != nil {
-		if errors.Is(err, flag.ErrHelp) {
-			return c, err
-		}
-		return c, usageError{err}
+	err := flags.Parse(args)
+	if err == nil && !c.version {
+		err = c.check(flags.Args())
 	}
-	given := map[string]bool{}
-	flags.Visit(func(f *flag.Flag) { given[f.Name] = true })
-	if err := c.check(given, flags.Args()); err != nil && !c.version {
-		return c, usageError{err}
+	if err != nil && !errors.Is(err, flag.ErrHelp) {
+		err = usageError{err}
 	}
-	if given["unix"] && !given["tcp"] {
-		c.tcp = ""
-	}
-	return c, nil
+	return c, err
 }
 
-// check takes the targets into c and returns what is wrong with the command line.
-func (c *config) check(given map[string]bool, targets []string) error {
+// notEmpty returns a function that sets a flag's value, which may not be empty.
+func notEmpty(value *string) func(string) error {
+	return func(s string) error {
+		if s == "" {
+			return errors.New("empty")
+		}
+		*value = s
+		return nil
+	}
+}
+
+// check takes the targets into c, and returns what is wrong with it then.
+func (c *config) check(targets []string) error {
 	for _, name := range targets {
 		switch {
 		case name == "":
@@ -252,13 +256,12 @@ func (c *config) check(given map[string]bool, targets []string) error {
 			c.targets = append(c.targets, name)
 		}
 	}
+	if c.tcp == "" && c.unix == "" {
+		c.tcp = "localhost:60300"
+	}
 	switch {
 	case len(targets) == 0:
 		return errors.New("no target to watch")
-	case c.tcp == "":
-		return errors.New("empty -tcp address")
-	case given["unix"] && c.unix == "":
-		return errors.New("empty -unix path")
 	case c.interval < time.Millisecond:
 		return fmt.Errorf("-interval %v is less than 1ms", c.interval)
 	case c.settle < 0:
@@ -281,23 +284,23 @@ func version() string {
 // listen binds all that c names, or nothing.
 func listen(ctx context.Context, c config) ([]net.Listener, error) {
 	var listeners []net.Listener
-	if c.tcp != "" {
-		lc := net.ListenConfig{KeepAliveConfig: net.KeepAliveConfig{
-			Enable: true, Idle: keepAliveIdle, Interval: keepAliveIdle, Count: keepAliveCount,
-		}}
-		ln, err := lc.Listen(ctx, "tcp", c.tcp)
+	if c.unix != "" {
+		ln, err := listenUnix(ctx, c.unix)
 		if err != nil {
-			return nil, fmt.Errorf("%w; -tcp chooses another address", err)
+			return nil, err
 		}
 		listeners = append(listeners, ln)
 	}
-	if c.unix != "" {
-		ln, err := listenUnix(ctx, c.unix)
+	if c.tcp != "" {
+		lc := net.ListenConfig{KeepAliveConfig: net.KeepAliveConfig{
+			Enable: true, Idle: keepAliveInterval, Interval: keepAliveInterval, Count: keepAliveCount,
+		}}
+		ln, err := lc.Listen(ctx, "tcp", c.tcp)
 		if err != nil {
 			for _, ln := range listeners {
 				ln.Close()
 			}
-			return nil, err
+			return nil, fmt.Errorf("%w; -tcp chooses another address", err)
 		}
 		listeners = append(listeners, ln)
 	}
@@ -308,7 +311,7 @@ func listen(ctx context.Context, c config) ([]net.Listener, error) {
 // owns, until ctx is done.
 func watch(ctx context.Context, c config, listeners []net.Listener, logger *log.Logger) {
 	l := newChangeLog(c, logger)
-	startPollers(ctx, c, l, logger)
+	startPollers(ctx, c, l)
 	l.await(ctx)
 	for _, t := range l.begin() {
 		switch {
@@ -406,8 +409,7 @@ type subscriber struct {
 	// Guarded by changeLog.mu.
 	cursor
 	greeting []byte // to be sent first
-	again    bool   // greet once more when there is nothing else to send
-	probe    bool   // then see whether the peer is still there
+	probe    bool   // see whether the peer is still there when there is nothing to send
 }
 
 // serve sends s what the log has for it until one of them ends, and closes the
@@ -430,29 +432,27 @@ func (s *subscriber) serve(l *changeLog) {
 }
 
 // discard throws away what the peer sends. Its end may be a goodbye or, from nc
-// and socat, only mean that their input has ended: they go on reading. The two
+// and socat, only say that their input has ended: they go on reading. The two
 // look the same until something is written, so s is greeted once more, which is
-// true and harmless, and then probed.
+// true and harmless, and probed from then on.
 func (s *subscriber) discard(l *changeLog) {
-	for buf := make([]byte, 64); ; {
-		_, err := s.conn.Read(buf)
-		switch {
-		case err == io.EOF:
-			l.notify(s, func() { s.again = true })
-			var probe func()
-			probe = func() {
-				if l.notify(s, func() { s.probe = true }) {
-					time.AfterFunc(nextProbe, probe)
-				}
-			}
-			time.AfterFunc(firstProbe, probe)
-			return
-		case err != nil:
-			l.leave(s)
-			s.signal()
-			return
+	var err error
+	for buf := make([]byte, 64); err == nil; {
+		_, err = s.conn.Read(buf)
+	}
+	if err != io.EOF {
+		l.leave(s)
+		s.signal()
+		return
+	}
+	l.greetAgain(s)
+	var probe func()
+	probe = func() {
+		if l.probe(s) {
+			time.AfterFunc(nextProbe, probe)
 		}
 	}
+	time.AfterFunc(firstProbe, probe)
 }
 
 // signal wakes the goroutine that writes to s.
@@ -471,7 +471,7 @@ type changeLog struct {
 	json    bool
 	started time.Time
 	logger  *log.Logger
-	looked  atomic.Int64  // how much pollers have looked at; it stands still if they hang
+	looked  atomic.Int64  // grows while baselines are taken, unless they hang
 	ready   chan struct{} // closed once the baseline of every target is in
 
 	mu      sync.Mutex
@@ -486,6 +486,7 @@ type changeLog struct {
 	joined  int             // subscribers ever
 	behind  int             // subscribers with something to read
 	spans   map[cursor]span // what those at a cursor read next, encoded once for all
+	limit   int             // of records: maxRecords, except in tests
 }
 
 // A target is what a greeting says of one.
@@ -532,16 +533,6 @@ type span struct {
 	to    cursor
 }
 
-const (
-	// maxRecords bounds what a reader that is never heard of again can cost.
-	maxRecords = 1 << 20
-
-	// maxSpan is the size from which a span takes no further line, and maxSpans
-	// how many are kept for others at the same cursor.
-	maxSpan  = 64 << 10
-	maxSpans = 16
-)
-
 func newChangeLog(c config, logger *log.Logger) *changeLog {
 	l := &changeLog{
 		json:    c.json,
@@ -552,6 +543,7 @@ func newChangeLog(c config, logger *log.Logger) *changeLog {
 		byPath:  map[pathKey]*record{},
 		subs:    map[*subscriber]bool{},
 		spans:   map[cursor]span{},
+		limit:   maxRecords,
 	}
 	for _, name := range c.targets {
 		l.targets = append(l.targets, target{typed: name, path: name})
@@ -607,7 +599,7 @@ func (l *changeLog) await(ctx context.Context) {
 }
 
 // append takes in the changes of one poll and wakes the subscribers. Those who
-// have kept so much from being forgotten that it is over maxRecords are
+// have kept so much from being forgotten that it is over the limit are
 // disconnected, slowest first, but nobody for what this poll alone brought.
 func (l *changeLog) append(changes []change) {
 	l.mu.Lock()
@@ -624,7 +616,7 @@ func (l *changeLog) append(changes []change) {
 	subs := slices.SortedFunc(maps.Keys(l.subs), func(a, b *subscriber) int { return cmp.Compare(a.at, b.at) })
 	l.forget(subs)
 	lost := 0
-	for len(l.byPath) > maxRecords && lost < len(subs) && subs[lost].at < before.at {
+	for len(l.byPath) > l.limit && lost < len(subs) && subs[lost].at < before.at {
 		l.remove(subs[lost])
 		lost++
 		l.forget(subs[lost:])
@@ -637,7 +629,7 @@ func (l *changeLog) append(changes []change) {
 		s.signal()
 	}
 	for _, s := range subs[:lost] {
-		l.logger.Printf("subscriber %d has left more than %d changes unread; disconnecting it", s.id, maxRecords)
+		l.logger.Printf("subscriber %d has left more than %d changes unread; disconnecting it", s.id, l.limit)
 		s.conn.Close()
 		s.signal()
 	}
@@ -726,11 +718,21 @@ func (l *changeLog) remove(s *subscriber) {
 	delete(l.subs, s)
 }
 
-// notify calls set with the lock held and wakes s. It returns false if s has left.
-func (l *changeLog) notify(s *subscriber, set func()) bool {
+// greetAgain has s greeted once more, unless there is something else to send.
+func (l *changeLog) greetAgain(s *subscriber) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	set()
+	if s.at == l.seq {
+		s.greeting = l.greet()
+		s.signal()
+	}
+}
+
+// probe has s probed, or returns false if it has left.
+func (l *changeLog) probe(s *subscriber) bool {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	s.probe = true
 	s.signal()
 	return l.subs[s]
 }
@@ -777,9 +779,6 @@ func (l *changeLog) take(s *subscriber) (lines []byte, more bool) {
 		return sp.lines, true
 	case l.closed:
 		return nil, false
-	case s.again:
-		s.again = false
-		return l.greet(), true
 	case s.probe:
 		s.probe = false
 		return []byte{}, true

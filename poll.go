@@ -7,14 +7,12 @@ import (
 	"hash/maphash"
 	"io"
 	"io/fs"
-	"log"
 	"os"
 	"path"
 	"path/filepath"
 	"reflect"
 	"slices"
 	"sync"
-	"sync/atomic"
 	"syscall"
 	"time"
 )
@@ -26,10 +24,9 @@ import (
 // directories, have pollers of their own.
 type poller struct {
 	config
-	log    *changeLog
-	logger *log.Logger
-	hashes maphash.Seed
-	ids    idFields
+	log      *changeLog
+	seed     maphash.Seed
+	idFields []int
 
 	roots  []*entry  // the targets
 	all    []*entry  // what the current poll looks at, parents before what they hold
@@ -84,9 +81,8 @@ type stamp struct {
 	nsec int32
 	kind kind
 	size int64
-	dev  uint64
-	ino  uint64
-	info os.FileInfo // for os.SameFile, where a system shows no dev and ino
+	id   [2]uint64   // device and inode
+	info os.FileInfo // in their place, where a system does not show them
 }
 
 type kind uint8
@@ -136,19 +132,25 @@ var errDangling = errors.New("dangling symbolic link")
 
 // startPollers starts polling c.targets until ctx is done, and returns at once.
 // What the targets are at first reaches l by changeLog.baseline.
-func startPollers(ctx context.Context, c config, l *changeLog, logger *log.Logger) {
-	hashes, ids := maphash.MakeSeed(), findIDFields()
+func startPollers(ctx context.Context, c config, l *changeLog) {
+	common := newPoller(c, l)
 	byDir := map[string]*poller{}
 	for i, name := range c.targets {
 		dir := filepath.Dir(name)
 		if byDir[dir] == nil {
-			byDir[dir] = &poller{config: c, log: l, logger: logger, hashes: hashes, ids: ids}
+			p := *common
+			byDir[dir] = &p
 		}
 		byDir[dir].roots = append(byDir[dir].roots, &entry{path: name, target: i})
 	}
 	for _, p := range byDir {
 		go p.run(ctx)
 	}
+}
+
+// newPoller returns a poller that has no targets yet.
+func newPoller(c config, l *changeLog) *poller {
+	return &poller{config: c, log: l, seed: maphash.MakeSeed(), idFields: findIDFields()}
 }
 
 // run polls until ctx is done, with the interval as a pause after each poll.
@@ -158,7 +160,7 @@ func (p *poller) run(ctx context.Context) {
 		p.poll(ctx)
 		if took := time.Since(p.now); took > p.interval && !baseline && !p.warned {
 			p.warned = true
-			p.logger.Printf("polling %s took %v, longer than the interval of %v; -interval and -exclude can make polls rarer and shorter",
+			p.log.logger.Printf("polling %s took %v, longer than the interval of %v; -interval and -exclude can make polls rarer and shorter",
 				quote(p.roots[0].display()), took.Round(time.Millisecond), p.interval)
 		}
 		wait(ctx, p.interval)
@@ -229,39 +231,33 @@ func (p *poller) look(es []*entry) {
 // them at a time, so no call of f may touch what another one does.
 func (p *poller) spread(n int, f func(int)) {
 	for done := 0; done < n; {
-		workers, step := 1, 16
-		if p.slow {
-			workers, step = sideBySide, 32*sideBySide
-		}
-		step = min(step, n-done)
-		workers = min(workers, step)
+		step, workers := min(16, done+1, n-done), 1
 		start := time.Now()
-		inParallel(workers, step, func(i int) { f(done + i) })
+		if p.slow {
+			step, workers = min(4*sideBySide, n-done), sideBySide
+			inParallel(workers, step, func(i int) { f(done + i) })
+		} else {
+			for i := range step {
+				f(done + i)
+			}
+		}
 		now := time.Now()
-		p.slow = now.Sub(start)*time.Duration(workers) > slowCall*time.Duration(step)
+		p.slow = now.Sub(start)*time.Duration(min(workers, step)) > slowCall*time.Duration(step)
 		done += step
-		p.log.looked.Add(int64(step))
 		if !p.began && now.Sub(p.said) >= progressEvery {
 			p.said = now
-			p.logger.Printf("reading %s: %d entries so far", quote(p.roots[0].display()), len(p.all))
+			p.log.logger.Printf("reading %s: %d entries so far", quote(p.roots[0].display()), len(p.all))
 		}
 	}
 }
 
-// inParallel calls f with 0 to n-1, from as many goroutines as there are workers.
+// inParallel calls f with 0 to n-1, in as many goroutines as there are workers.
 func inParallel(workers, n int, f func(int)) {
-	if workers == 1 {
-		for i := range n {
-			f(i)
-		}
-		return
-	}
-	var next atomic.Int64
 	var wg sync.WaitGroup
-	for range workers {
+	for first := range workers {
 		wg.Go(func() {
-			for i := int(next.Add(1)); i <= n; i = int(next.Add(1)) {
-				f(i - 1)
+			for i := first; i < n; i += workers {
+				f(i)
 			}
 		})
 	}
@@ -270,6 +266,7 @@ func inParallel(workers, n int, f func(int)) {
 
 // lookAt stats e and notes what is different, or, in e.err, why it cannot say.
 func (p *poller) lookAt(e *entry) {
+	p.progress()
 	st, err := p.stampOf(e)
 	e.err = err
 	switch {
@@ -283,6 +280,13 @@ func (p *poller) lookAt(e *entry) {
 	if e.bad && st.kind == directory {
 		e.below.stale = true
 		e.err = p.searchable(e)
+	}
+}
+
+// progress shows changeLog.await that the baseline does not stand still.
+func (p *poller) progress() {
+	if !p.began {
+		p.log.looked.Add(1)
 	}
 }
 
@@ -308,7 +312,7 @@ func (p *poller) stampOf(e *entry) (stamp, error) {
 			fi = to
 		}
 	}
-	return p.ids.stamp(fi), nil
+	return newStamp(fi, p.idFields), nil
 }
 
 // searchable returns why what is in the directory e cannot be reached, if so.
@@ -407,7 +411,7 @@ func (p *poller) hash(name string) (uint64, error) {
 		return 0, errors.New("not a regular file")
 	}
 	var h maphash.Hash
-	h.SetSeed(p.hashes)
+	h.SetSeed(p.seed)
 	_, err = io.Copy(&h, io.LimitReader(f, maxHashed))
 	return h.Sum64(), err
 }
@@ -417,25 +421,13 @@ func (p *poller) hash(name string) (uint64, error) {
 func (p *poller) read(es []*entry) []*entry {
 	var dirs []*entry
 	for i, e := range es {
-		if e.stamp.kind == directory && e.err == nil && e.reachable() &&
-			(e.below.stale || (p.polls+i)%rereadEvery == 0) {
+		if e.stamp.kind == directory && e.err == nil && (e.below.stale || (p.polls+i)%rereadEvery == 0) {
 			dirs = append(dirs, e)
 		}
 	}
 	found := make([][]*entry, len(dirs))
 	p.spread(len(dirs), func(i int) { found[i] = p.readDir(dirs[i]) })
 	return slices.Concat(found...)
-}
-
-// reachable reports whether all above e are directories: below what has become
-// a link to a directory, stat would find another tree.
-func (e *entry) reachable() bool {
-	for a := e.parent; a != nil; a = a.parent {
-		if a.stamp.kind != directory {
-			return false
-		}
-	}
-	return true
 }
 
 // readDir merges the names in the directory e into what is known to be there,
@@ -486,7 +478,7 @@ func (p *poller) names(prefix string) ([]string, error) {
 		var some []string
 		some, err = f.Readdirnames(4096)
 		names = append(names, some...)
-		p.log.looked.Add(1)
+		p.progress()
 	}
 	if err != io.EOF {
 		return nil, err
@@ -506,7 +498,7 @@ func (p *poller) names(prefix string) ([]string, error) {
 func (p *poller) weigh() {
 	emptied := map[*entry]bool{}
 	for _, e := range p.all {
-		if e.parent != nil && e.parent.stamp.kind != directory {
+		if e.parent != nil && !e.parent.holds() {
 			e.err = fs.ErrNotExist
 		}
 		switch {
@@ -569,14 +561,14 @@ func (p *poller) trouble(e *entry) {
 	if !e.stamp.there() {
 		does = "waiting for it"
 	}
-	p.logger.Printf("%s: %v; %s", quote(e.display()), reason(err), does)
+	p.log.logger.Printf("%s: %v; %s", quote(e.display()), reason(err), does)
 }
 
 // recovered ends the trouble with e, if there was any.
 func (p *poller) recovered(e *entry, how string) {
 	if e.bad {
 		e.bad = false
-		p.logger.Printf("%s: %s", quote(e.display()), how)
+		p.log.logger.Printf("%s: %s", quote(e.display()), how)
 	}
 }
 
@@ -649,9 +641,9 @@ func (p *poller) report() {
 		switch {
 		case !e.stamp.there() && !told.there():
 			e.pending = nil
-		case e.parent != nil && (e.parent.told().kind != directory || e.parent.stamp.kind != directory):
-			// Its parent's creation settles later, or its parent has become
-			// something else and what was seen here is behind a link.
+		case e.parent != nil && (e.parent.told().kind != directory || !e.parent.holds()):
+			// Its parent's creation settles later, or what was seen is not in its
+			// parent any more, but behind a link in its place.
 		case !told.there():
 			add("created", e, e.stamp)
 			e.pending = nil
@@ -673,6 +665,11 @@ func (e *entry) told() stamp {
 		return e.pending.told
 	}
 	return e.stamp
+}
+
+// holds reports whether e is a directory, so that what is seen below is in it.
+func (e *entry) holds() bool {
+	return e.stamp.kind == directory && e.missed == 0
 }
 
 // holdsTold reports whether subscribers know of anything in e.
@@ -710,37 +707,31 @@ func (s stamp) there() bool {
 // never for later: tar, git and rsync set older mtimes.
 func (s *stamp) same(t *stamp) bool {
 	return s.sec == t.sec && s.nsec == t.nsec && s.kind == t.kind && s.size == t.size &&
-		s.dev == t.dev && s.ino == t.ino && (s.info == nil || t.info == nil || os.SameFile(s.info, t.info))
+		s.id == t.id && (s.info == nil || t.info == nil || os.SameFile(s.info, t.info))
 }
 
-// idFields says where the value of a FileInfo's Sys keeps the numbers that
-// os.SameFile compares on this system. Two numbers an entry take half the memory
-// that a FileInfo does.
-type idFields struct {
-	dev, ino int
-	found    bool
-}
-
-// findIDFields looks for the fields that Unix systems have.
-func findIDFields() idFields {
+// findIDFields returns which fields of what a FileInfo's Sys points to hold the
+// device and the inode, which os.SameFile compares on Unix systems, or nil. The
+// two numbers take half the memory of the FileInfo.
+func findIDFields() []int {
 	fi, err := os.Lstat(".")
 	if err != nil {
-		return idFields{}
+		return nil
 	}
-	sys := reflect.TypeOf(fi.Sys())
-	if sys == nil || sys.Kind() != reflect.Pointer || sys.Elem().Kind() != reflect.Struct {
-		return idFields{}
+	sys := reflect.Indirect(reflect.ValueOf(fi.Sys()))
+	if sys.Kind() != reflect.Struct {
+		return nil
 	}
-	dev, hasDev := sys.Elem().FieldByName("Dev")
-	ino, hasIno := sys.Elem().FieldByName("Ino")
+	dev, hasDev := sys.Type().FieldByName("Dev")
+	ino, hasIno := sys.Type().FieldByName("Ino")
 	if !hasDev || !hasIno {
-		return idFields{}
+		return nil
 	}
-	return idFields{dev: dev.Index[0], ino: ino.Index[0], found: true}
+	return []int{dev.Index[0], ino.Index[0]}
 }
 
-// stamp returns the stamp of what fi describes.
-func (ids idFields) stamp(fi os.FileInfo) stamp {
+// newStamp returns the stamp of what fi describes.
+func newStamp(fi os.FileInfo, idFields []int) stamp {
 	mtime := fi.ModTime()
 	s := stamp{sec: mtime.Unix(), nsec: int32(mtime.Nanosecond()), kind: other, size: fi.Size()}
 	switch {
@@ -749,18 +740,18 @@ func (ids idFields) stamp(fi os.FileInfo) stamp {
 	case fi.IsDir():
 		s.kind = directory
 	}
-	if !ids.found {
-		os.SameFile(fi, fi) // on Windows this fetches the identity, which may be another file's later
+	if idFields == nil {
+		os.SameFile(fi, fi) // fetches the identity on Windows, where the name may be another file's later
 		s.info = fi
 		return s
 	}
-	number := func(v reflect.Value) uint64 {
-		if v.CanInt() {
-			return uint64(v.Int())
-		}
-		return v.Uint()
-	}
 	sys := reflect.ValueOf(fi.Sys()).Elem()
-	s.dev, s.ino = number(sys.Field(ids.dev)), number(sys.Field(ids.ino))
+	for i, field := range idFields {
+		if v := sys.Field(field); v.CanInt() {
+			s.id[i] = uint64(v.Int())
+		} else {
+			s.id[i] = v.Uint()
+		}
+	}
 	return s
 }

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"bufio"
 	"bytes"
 	"context"
 	"errors"
@@ -13,6 +14,8 @@ import (
 	"net"
 	"os"
 	"path/filepath"
+	"regexp"
+	"runtime"
 	"slices"
 	"strconv"
 	"strings"
@@ -684,8 +687,7 @@ func (w *world) look() map[string]string {
 		default:
 			content, err := os.ReadFile(path)
 			w.must(err)
-			ids := findIDFields().stamp(fi)
-			found[name] = fmt.Sprint(ids.ino, fi.ModTime(), string(content))
+			found[name] = fmt.Sprint(newStamp(fi, findIDFields()).id, fi.ModTime(), string(content))
 		}
 		return nil
 	})
@@ -745,4 +747,484 @@ func (l *listener) hear() error {
 		}
 	}
 	return nil
+}
+
+// begin starts the server on c, in a bubble, and returns what clients connect to
+// and where it logs.
+func begin(t *testing.T, c config) (*pipeListener, *bytes.Buffer) {
+	t.Helper()
+	ctx, cancel := context.WithCancel(t.Context())
+	ln, stopped, logged := newPipeListener(), make(chan struct{}), new(bytes.Buffer)
+	go func() {
+		defer close(stopped)
+		watch(ctx, c, []net.Listener{ln}, log.New(logged, "", 0))
+	}()
+	t.Cleanup(func() {
+		cancel()
+		<-stopped
+		time.Sleep(time.Hour) // pollers are not waited for, and time ends with the test
+	})
+	return ln, logged
+}
+
+// configure returns the config of a command line.
+func configure(t *testing.T, args ...string) config {
+	t.Helper()
+	c, err := parse(args)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return c
+}
+
+// verbs returns the lines without their times.
+func verbs(lines string) string {
+	var b strings.Builder
+	for line := range strings.Lines(lines) {
+		var verb, stamp, path string
+		fmt.Sscan(line, &verb, &stamp, &path)
+		fmt.Fprintln(&b, verb, path)
+	}
+	return b.String()
+}
+
+// writeFiles makes files with an old mtime in dir.
+func writeFiles(t testing.TB, dir string, names ...string) {
+	t.Helper()
+	for _, name := range names {
+		path := filepath.Join(dir, name)
+		if err := os.MkdirAll(filepath.Dir(path), 0o777); err != nil {
+			t.Fatal(err)
+		}
+		if err := os.WriteFile(path, []byte(name), 0o666); err != nil {
+			t.Fatal(err)
+		}
+		if err := os.Chtimes(path, time.Unix(1e8, 1), time.Unix(1e8, 1)); err != nil {
+			t.Fatal(err)
+		}
+	}
+}
+
+// TestHungStat has a stat that never returns from the start: it silences what
+// lives in its directory, and delays nobody else for more than a moment.
+func TestHungStat(t *testing.T) {
+	dir := t.TempDir()
+	writeFiles(t, dir, "hung/a", "tree/b", "c")
+	synctest.Test(t, func(t *testing.T) {
+		c := configure(t, dir+"/hung/a", dir+"/tree", dir+"/c")
+		release := make(chan struct{})
+		c.stat = func(name string) (os.FileInfo, error) {
+			if name == dir+"/hung/a" {
+				<-release
+			}
+			return os.Stat(name)
+		}
+		ln, logged := begin(t, c)
+		time.Sleep(3 * patience)
+		if got, want := logged.String(), fmt.Sprintf("%[1]s/hung/a: no answer; waiting for it\nwatching %[1]s/tree/ (2 entries)\nwatching %[1]s/c\nlistening on pipe\n", dir); got != want {
+			t.Errorf("logged %q, want %q", got, want)
+		}
+		j := ln.dial("j")
+		got := verbs(j.drain())
+		writeFiles(t, dir, "tree/d")
+		os.Remove(dir + "/c")
+		time.Sleep(time.Second)
+		got += verbs(j.drain())
+		close(release)
+		time.Sleep(time.Second)
+		got += verbs(j.drain())
+		want := strings.ReplaceAll("waiting hung/a\nwatching tree/\nwatching c\ncreated tree/d\nremoved c\ncreated hung/a\n", " ", " "+dir+"/")
+		if got != want {
+			t.Errorf("sent %q, want %q", got, want)
+		}
+	})
+}
+
+// TestHungTree has a tree hang beside a file: each has a poller of its own.
+func TestHungTree(t *testing.T) {
+	dir := t.TempDir()
+	writeFiles(t, dir, "tree/b", "c")
+	synctest.Test(t, func(t *testing.T) {
+		c := configure(t, dir+"/tree", dir+"/c")
+		release := make(chan struct{})
+		t.Cleanup(func() { close(release) })
+		hung := false
+		c.lstat = func(name string) (os.FileInfo, error) {
+			if hung {
+				<-release
+			}
+			return os.Lstat(name)
+		}
+		ln, _ := begin(t, c)
+		j := ln.dial("j")
+		j.drain()
+		hung = true
+		os.Remove(dir + "/c")
+		time.Sleep(time.Second)
+		if got, want := verbs(j.drain()), "removed "+dir+"/c\n"; got != want {
+			t.Errorf("sent %q, want %q", got, want)
+		}
+	})
+}
+
+// TestSlowStat has stats that take a millisecond: 5,000 in a row would take 5 s.
+func TestSlowStat(t *testing.T) {
+	dir := t.TempDir()
+	for i := range 5000 {
+		writeFiles(t, dir, fmt.Sprintf("tree/%04d", i))
+	}
+	synctest.Test(t, func(t *testing.T) {
+		c := configure(t, dir+"/tree")
+		c.lstat = func(name string) (os.FileInfo, error) {
+			time.Sleep(time.Millisecond)
+			return os.Lstat(name)
+		}
+		ln, _ := begin(t, c)
+		j := ln.dial("j")
+		j.down.SetReadDeadline(time.Now().Add(time.Minute))
+		j.down.Read(make([]byte, 1000))
+		os.Remove(dir + "/tree/4999")
+		writeFiles(t, dir, "tree/new")
+		start := time.Now()
+		lines := bufio.NewReader(j.down)
+		for range 2 { // created and, a poll later, removed
+			if _, err := lines.ReadString('\n'); err != nil {
+				t.Fatal(err)
+			}
+		}
+		if took := time.Since(start); took > 2*c.interval+3*200*time.Millisecond {
+			t.Errorf("two polls took %v of the bubble's time", took)
+		}
+	})
+}
+
+// TestSlowBaseline says how far it is, and that a poll outlasts the interval.
+func TestSlowBaseline(t *testing.T) {
+	dir := t.TempDir()
+	for i := range 300 {
+		writeFiles(t, dir, fmt.Sprintf("tree/%d", i))
+	}
+	synctest.Test(t, func(t *testing.T) {
+		c := configure(t, dir+"/tree")
+		c.lstat = func(name string) (os.FileInfo, error) {
+			time.Sleep(500 * time.Millisecond)
+			return os.Lstat(name)
+		}
+		_, logged := begin(t, c)
+		time.Sleep(time.Minute)
+		for _, want := range []string{
+			"^reading " + dir + "/tree/: 301 entries so far\n",
+			"\nwatching " + dir + "/tree/ \\(301 entries\\)\nlistening on pipe\npolling " + dir + "/tree/ took [0-9.]+s, longer than the interval of 250ms; .*-interval.*-exclude.*\n$",
+		} {
+			if !regexp.MustCompile(want).MatchString(logged.String()) {
+				t.Errorf("logged %q, want %q", logged, want)
+			}
+		}
+	})
+}
+
+// TestIgnoredCase renames a file on a file system that finds it by its old name
+// too: what the directory lists is what is there.
+func TestIgnoredCase(t *testing.T) {
+	dir := t.TempDir()
+	writeFiles(t, dir, "tree/name")
+	synctest.Test(t, func(t *testing.T) {
+		c := configure(t, dir+"/tree")
+		c.lstat = func(name string) (os.FileInfo, error) {
+			fi, err := os.Lstat(name)
+			if err != nil {
+				return os.Lstat(filepath.Dir(name) + "/" + strings.ToUpper(filepath.Base(name)))
+			}
+			return fi, err
+		}
+		ln, _ := begin(t, c)
+		j := ln.dial("j")
+		j.drain()
+		if err := os.Rename(dir+"/tree/name", dir+"/tree/NAME"); err != nil {
+			t.Fatal(err)
+		}
+		time.Sleep(time.Second)
+		if got, want := verbs(j.drain()), fmt.Sprintf("created %[1]s/tree/NAME\nremoved %[1]s/tree/name\n", dir); got != want {
+			t.Errorf("sent %q, want %q", got, want)
+		}
+	})
+}
+
+// A logTest is a change log with subscribers that are read by hand.
+type logTest struct{ *changeLog }
+
+func newLogTest(t *testing.T) logTest {
+	l := logTest{newChangeLog(configure(t, "x"), log.New(t.Output(), "", 0))}
+	l.begin()
+	return l
+}
+
+// join adds a subscriber that has been greeted.
+func (l logTest) join() *subscriber {
+	conn, _ := net.Pipe()
+	s, _ := l.changeLog.join(conn)
+	l.take(s)
+	return s
+}
+
+// say appends a change with n paths, numbered from first.
+func (l logTest) say(verb string, first, n int) {
+	var changes []change
+	for i := range n {
+		c := change{verb: verb, path: fmt.Sprintf("x/%06d", first+i)}
+		if verb != "removed" {
+			c.stamp.kind = file
+		}
+		changes = append(changes, c)
+	}
+	l.append(changes)
+}
+
+// all returns what s has not read, and in how many pieces it comes.
+func (l logTest) all(s *subscriber) (lines string, pieces int) {
+	for s.at < l.seq {
+		piece, _ := l.take(s)
+		lines += string(piece)
+		pieces++
+	}
+	return lines, pieces
+}
+
+// TestPieces reads a long catch-up, which comes in pieces. What was born after
+// its start is created, whatever the cursor has passed by then.
+func TestPieces(t *testing.T) {
+	l := newLogTest(t)
+	s := l.join()
+	l.say("created", 0, 10_000)
+	first, _ := l.take(s)
+	l.say("changed", 0, 10_000)
+	rest, pieces := l.all(s)
+	if again, _ := l.all(s); again != "" || s.base != l.seq {
+		t.Errorf("at the end the cursor is %v of %d, and %q is left", s.cursor, l.seq, again)
+	}
+	if pieces < 2 || len(first) > maxSpan+100 {
+		t.Errorf("the first of %d pieces has %d bytes, want several of about %d", pieces+1, len(first), maxSpan)
+	}
+	if got := strings.Count(rest, "created"); got != 10_000 {
+		t.Errorf("%d lines say created, want 10000", got)
+	}
+}
+
+// TestForgetting sees that records go when all have read them, and take the place
+// of those before them.
+func TestForgetting(t *testing.T) {
+	l := newLogTest(t)
+	l.say("changed", 0, 100)
+	if len(l.records) != 0 {
+		t.Errorf("%d records are kept for nobody", len(l.records))
+	}
+	fast, slow := l.join(), l.join()
+	for range 1000 {
+		l.say("changed", 0, 100)
+		l.all(fast)
+		if len(l.byPath) != 100 || len(l.records) > 2*100+2000 {
+			t.Fatalf("%d records are kept of 100 paths", len(l.records))
+		}
+	}
+	if lines, _ := l.all(slow); strings.Count(lines, "\n") != 100 {
+		t.Errorf("who was slow read %d lines, want 100", strings.Count(lines, "\n"))
+	}
+	if len(l.records)+len(l.byPath)+len(l.spans) != 0 {
+		t.Errorf("%d records, %d paths and %d spans are kept when all is read", len(l.records), len(l.byPath), len(l.spans))
+	}
+	l.say("changed", 0, 100)
+	l.all(fast)
+	l.leave(slow)
+	if len(l.records)+len(l.byPath)+len(l.spans) != 0 {
+		t.Errorf("%d records are kept when all who had not read them have left", len(l.records))
+	}
+}
+
+// TestLimit has more changes than are kept: who has not read those before the
+// latest poll is disconnected, slowest first, until they fit.
+func TestLimit(t *testing.T) {
+	l := newLogTest(t)
+	l.limit = 100
+	slowest, slow, fast := l.join(), l.join(), l.join()
+	l.say("changed", 0, 60)
+	l.all(slow)
+	l.say("changed", 60, 30)
+	l.all(fast)
+	l.say("changed", 90, 30)
+	if l.subs[slowest] || !l.subs[slow] || !l.subs[fast] {
+		t.Errorf("connected: slowest %v, slow %v, fast %v; want the last two", l.subs[slowest], l.subs[slow], l.subs[fast])
+	}
+	if _, err := slowest.conn.Write([]byte("x")); err == nil {
+		t.Error("the connection of the slowest is open")
+	}
+	l.all(slow)
+	l.all(fast)
+	l.say("created", 1000, 500)
+	if !l.subs[slow] || !l.subs[fast] {
+		t.Error("disconnected for what one poll brought")
+	}
+	if lines, _ := l.all(fast); strings.Count(lines, "\n") != 500 {
+		t.Errorf("%d lines, want 500", strings.Count(lines, "\n"))
+	}
+}
+
+// BenchmarkPoll measures a poll that finds nothing changed beside its limit,
+// which is os.Lstat of the same names.
+func BenchmarkPoll(b *testing.B) {
+	for _, bm := range []struct {
+		name        string
+		dirs, files int // directories, and files in each of those that hold no directories
+	}{{"1-file", 1, 1}, {"100000-files", 1110, 100}} {
+		b.Run(bm.name, func(b *testing.B) {
+			dir := b.TempDir()
+			for i := range bm.dirs - bm.dirs/10 { // the tenth part holds the rest
+				for j := range bm.files {
+					writeFiles(b, dir, fmt.Sprintf("%d/%d/%d/%d", i%10, i/10%10, i, j))
+				}
+			}
+			c, err := parse([]string{dir})
+			if err != nil {
+				b.Fatal(err)
+			}
+			p := newPoller(c, newChangeLog(c, log.New(io.Discard, "", 0)))
+			p.roots = []*entry{{path: dir}}
+			p.poll(b.Context())
+			p.poll(b.Context())
+			b.Run("poll", func(b *testing.B) {
+				b.ReportAllocs()
+				for b.Loop() {
+					p.poll(b.Context())
+				}
+			})
+			b.Run("limit", func(b *testing.B) {
+				b.ReportAllocs()
+				for b.Loop() {
+					for _, e := range p.all {
+						os.Lstat(e.path)
+					}
+				}
+			})
+		})
+	}
+}
+
+// BenchmarkFanOut measures one change on its way to all subscribers beside its
+// limit, which is one write to each connection. Both include the reading.
+func BenchmarkFanOut(b *testing.B) {
+	for _, network := range []string{"tcp", "unix"} {
+		for _, n := range []int{100, 1000} {
+			b.Run(fmt.Sprintf("%s-%d", network, n), func(b *testing.B) {
+				b.Run("change", func(b *testing.B) { benchmarkChange(b, network, n) })
+				b.Run("limit", func(b *testing.B) { benchmarkWrites(b, network, n) })
+			})
+		}
+	}
+}
+
+func benchmarkChange(b *testing.B, network string, n int) {
+	ln, a := listenAndDial(b, network, n)
+	l := newChangeLog(config{targets: []string{"x"}}, log.New(io.Discard, "", 0))
+	l.begin()
+	before := memory()
+	ctx, cancel := context.WithCancel(b.Context())
+	defer cancel()
+	served := make(chan struct{})
+	go func() {
+		defer close(served)
+		serve(ctx, ln, l, make(chan struct{}, n))
+	}()
+	a.hear(func() {}) // the greeting
+	each := float64(memory()-before) / float64(n)
+	b.ReportAllocs()
+	for b.Loop() {
+		a.hear(func() {
+			l.append([]change{{verb: "changed", path: "x", root: true, stamp: stamp{kind: file}, time: time.Now()}})
+		})
+	}
+	b.ReportMetric(each, "B/subscriber")
+	l.close()
+	ln.Close()
+	<-served
+}
+
+func benchmarkWrites(b *testing.B, network string, n int) {
+	ln, a := listenAndDial(b, network, n)
+	var conns []net.Conn
+	for range n {
+		conn, err := ln.Accept()
+		if err != nil {
+			b.Fatal(err)
+		}
+		defer conn.Close()
+		conns = append(conns, conn)
+	}
+	line := []byte("changed 2006-01-02T15:04:05.000Z x\n")
+	b.ReportAllocs()
+	for b.Loop() {
+		a.hear(func() {
+			for _, conn := range conns {
+				conn.Write(line)
+			}
+		})
+	}
+}
+
+// An audience is connections that are read, and count the lines.
+type audience struct {
+	size  int64
+	lines atomic.Int64
+	heard chan struct{} // gets a token when all have heard a line
+}
+
+// listenAndDial returns a listener and n connections that wait in its backlog.
+func listenAndDial(b *testing.B, network string, n int) (net.Listener, *audience) {
+	dir, err := os.MkdirTemp("", "nw") // b.TempDir can be too long for a socket
+	if err != nil {
+		b.Fatal(err)
+	}
+	b.Cleanup(func() { os.RemoveAll(dir) })
+	ln, err := net.Listen(network, map[string]string{"tcp": "127.0.0.1:0", "unix": dir + "/s"}[network])
+	if err != nil {
+		b.Fatal(err)
+	}
+	b.Cleanup(func() { ln.Close() })
+	a := &audience{size: int64(n), heard: make(chan struct{}, 1)}
+	for range n {
+		conn, err := net.Dial(network, ln.Addr().String())
+		if err != nil {
+			b.Fatal(err)
+		}
+		b.Cleanup(func() { conn.Close() })
+		go a.listen(conn)
+	}
+	return ln, a
+}
+
+func (a *audience) listen(conn net.Conn) {
+	buf := make([]byte, 512)
+	for {
+		n, err := conn.Read(buf)
+		if err != nil {
+			return
+		}
+		lines := int64(bytes.Count(buf[:n], []byte("\n")))
+		if a.lines.Add(lines) == a.size {
+			a.lines.Add(-a.size)
+			a.heard <- struct{}{}
+		}
+	}
+}
+
+// hear calls say and returns when all have heard a line.
+func (a *audience) hear(say func()) {
+	say()
+	<-a.heard
+}
+
+// memory returns what is in use, goroutines' stacks included.
+func memory() uint64 {
+	var m runtime.MemStats
+	runtime.GC()
+	runtime.ReadMemStats(&m)
+	return m.HeapInuse + m.StackInuse
 }
