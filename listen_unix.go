@@ -27,6 +27,9 @@ const nonblock = syscall.O_NONBLOCK
 // an error and stays as it is. Close removes the socket. It changes the umask
 // for a moment, so nothing else may create files meanwhile.
 func listenUnix(ctx context.Context, path string) (net.Listener, error) {
+	if strings.HasPrefix(path, "@") {
+		path = "./" + path // not Linux's abstract namespace, where sockets have no permissions
+	}
 	if limit := len(syscall.RawSockaddrUnix{}.Path) - 1; len(path) > limit {
 		return nil, fmt.Errorf("listen unix %s: the path has %d bytes and a socket's can have %d; choose a shorter one", path, len(path), limit)
 	}
@@ -50,9 +53,6 @@ func listenUnix(ctx context.Context, path string) (net.Listener, error) {
 
 // bindUnix listens at path with mode 0600 from the start: a chmod would come too late.
 func bindUnix(ctx context.Context, path string) (net.Listener, error) {
-	if strings.HasPrefix(path, "@") {
-		path = "./" + path // not Linux's abstract namespace, where sockets have no permissions
-	}
 	defer syscall.Umask(syscall.Umask(0o177))
 	ln, err := new(net.ListenConfig).Listen(ctx, "unix", path)
 	if err != nil {

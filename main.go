@@ -284,23 +284,23 @@ func version() string {
 // listen binds all that c names, or nothing.
 func listen(ctx context.Context, c config) ([]net.Listener, error) {
 	var listeners []net.Listener
-	if c.unix != "" {
-		ln, err := listenUnix(ctx, c.unix)
-		if err != nil {
-			return nil, err
-		}
-		listeners = append(listeners, ln)
-	}
 	if c.tcp != "" {
 		lc := net.ListenConfig{KeepAliveConfig: net.KeepAliveConfig{
 			Enable: true, Idle: keepAliveInterval, Interval: keepAliveInterval, Count: keepAliveCount,
 		}}
 		ln, err := lc.Listen(ctx, "tcp", c.tcp)
 		if err != nil {
+			return nil, fmt.Errorf("%w; -tcp chooses another address", err)
+		}
+		listeners = append(listeners, ln)
+	}
+	if c.unix != "" {
+		ln, err := listenUnix(ctx, c.unix)
+		if err != nil {
 			for _, ln := range listeners {
 				ln.Close()
 			}
-			return nil, fmt.Errorf("%w; -tcp chooses another address", err)
+			return nil, err
 		}
 		listeners = append(listeners, ln)
 	}

@@ -663,17 +663,18 @@ func (w *world) operate() {
 }
 
 func (w *world) anyPath() string {
-	path := "src"
+	var path strings.Builder
+	path.WriteString("src")
 	for range pick(w, 1, 1, 2, 2, 3, pick(w, 0, 3)) {
-		path += pick(w, "/a", "/b", "/c")
+		path.WriteString(pick(w, "/a", "/b", "/c"))
 	}
-	return path
+	return path.String()
 }
 
 // look returns what is on disk: a state for every path as the protocol shows it.
 func (w *world) look() map[string]string {
 	found := map[string]string{}
-	filepath.WalkDir(w.dir+"/src", func(path string, d os.DirEntry, err error) error {
+	filepath.WalkDir(w.dir+"/src", func(path string, d os.DirEntry, _ error) error {
 		name := strings.TrimPrefix(path, w.dir+"/")
 		fi, err := os.Stat(path)
 		switch {

@@ -1,0 +1,538 @@
+//go:build unix
+
+package main
+
+import (
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"net"
+	"os"
+	"os/exec"
+	"os/signal"
+	"path/filepath"
+	"regexp"
+	"strconv"
+	"strings"
+	"sync"
+	"syscall"
+	"testing"
+	"time"
+)
+
+// Tests that listen on a Unix socket in this process run alone until they do,
+// because the umask of that moment is everybody's.
+
+// socketDir returns a directory with a path short enough for sockets, which
+// that of t.TempDir may not be.
+func socketDir(t *testing.T) string {
+	t.Helper()
+	dir, err := os.MkdirTemp("", "nw")
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { os.RemoveAll(dir) })
+	return dir
+}
+
+// leaveSocket leaves at path the socket of a server that is no more.
+func leaveSocket(path string) error {
+	ln, err := net.Listen("unix", path)
+	if err != nil {
+		return err
+	}
+	ln.(*net.UnixListener).SetUnlinkOnClose(false)
+	return ln.Close()
+}
+
+// checkServes checks that who connects to path arrives at ln.
+func checkServes(t *testing.T, ln net.Listener, path string) {
+	t.Helper()
+	conn, err := net.Dial("unix", path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer conn.Close()
+	fmt.Fprintln(conn, "here I am")
+	defer time.AfterFunc(longEnough, func() { ln.Close() }).Stop()
+	for hello := ""; hello != "here I am\n"; { // somebody else may have looked in before
+		peer, err := ln.Accept()
+		if err != nil {
+			t.Fatal(err)
+		}
+		buf := make([]byte, 100)
+		n, _ := peer.Read(buf)
+		hello = string(buf[:n])
+		peer.Close()
+	}
+}
+
+func TestListenUnix(t *testing.T) {
+	const notSocket = "exists and is not a socket"
+	for _, tt := range []struct {
+		name string
+		put  func(path string) error // what is at the path before
+		err  string                  // a part, or "" if it is replaced
+	}{
+		{"nothing", func(string) error { return nil }, ""},
+		{"stale", leaveSocket, ""},
+		{"file", func(path string) error { return os.WriteFile(path, []byte("mine"), 0o644) }, notSocket},
+		{"directory", func(path string) error { return os.Mkdir(path, 0o755) }, notSocket},
+		{"fifo", func(path string) error { return syscall.Mkfifo(path, 0o644) }, notSocket},
+		{"symlink", func(path string) error { return errors.Join(leaveSocket("other"), os.Symlink("other", path)) }, notSocket},
+		{"dangling", func(path string) error { return os.Symlink("other", path) }, notSocket},
+	} {
+		for _, name := range []string{"w.sock", "@w"} { // the second one is no abstract socket
+			t.Run(tt.name+" "+name, func(t *testing.T) {
+				t.Chdir(socketDir(t))
+				if err := tt.put("./" + name); err != nil {
+					t.Fatal(err)
+				}
+				before, _ := os.Lstat(name)
+				ln, err := listenUnix(t.Context(), name)
+				if err == nil {
+					defer ln.Close()
+				}
+				if (err == nil) != (tt.err == "") || err != nil && !strings.Contains(err.Error(), tt.err) {
+					t.Fatalf("got the error %v, want %q", err, tt.err)
+				}
+				if err == nil {
+					checkServes(t, ln, "./"+name)
+					return
+				}
+				if after, err := os.Lstat(name); err != nil || !os.SameFile(before, after) || before.Mode() != after.Mode() || before.Size() != after.Size() {
+					t.Errorf("got %v and %v there now, want what was there", after, err)
+				}
+			})
+		}
+	}
+}
+
+// TestListenUnixLive checks that a second server leaves the first one alone.
+func TestListenUnixLive(t *testing.T) {
+	for _, name := range []string{"w.sock", "@w"} {
+		t.Run(name, func(t *testing.T) {
+			t.Chdir(socketDir(t))
+			first, err := listenUnix(t.Context(), name)
+			if err != nil {
+				t.Fatal(err)
+			}
+			defer first.Close()
+			second, err := listenUnix(t.Context(), name)
+			if err == nil {
+				second.Close()
+			}
+			if err == nil || !strings.Contains(err.Error(), "already listening") {
+				t.Errorf("got the error %v, want one that says already listening", err)
+			}
+			checkServes(t, first, "./"+name)
+		})
+	}
+}
+
+// TestListenUnixMode looks at the socket from its birth on, which is not to be
+// seen with any other mode, whatever the umask.
+func TestListenUnixMode(t *testing.T) {
+	const umask, want = 0o002, fs.ModeSocket | 0o600
+	defer syscall.Umask(syscall.Umask(umask))
+	path := filepath.Join(socketDir(t), "w.sock")
+	stop := make(chan struct{})
+	var looking sync.WaitGroup
+	looking.Go(func() {
+		for {
+			if fi, err := os.Lstat(path); err == nil && fi.Mode() != want {
+				t.Errorf("got mode %v, want %v", fi.Mode(), want)
+				return
+			}
+			select {
+			case <-stop:
+				return
+			default:
+			}
+		}
+	})
+	for range 200 {
+		ln, err := listenUnix(t.Context(), path)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if fi, err := os.Lstat(path); err != nil || fi.Mode() != want {
+			t.Fatalf("got %v and %v, want mode %v", fi, err, want)
+		}
+		ln.Close()
+	}
+	close(stop)
+	looking.Wait()
+	if got := syscall.Umask(umask); got != umask {
+		t.Errorf("got umask %#o afterwards, want %#o", got, umask)
+	}
+}
+
+// TestListenUnixLength tries paths about as long as they can be.
+func TestListenUnixLength(t *testing.T) {
+	t.Chdir(socketDir(t))
+	limit := len(syscall.RawSockaddrUnix{}.Path) - 1
+	for n := limit - 3; n <= limit+3; n++ {
+		for _, first := range []string{"w", "@"} { // which may need two bytes more
+			path := first + strings.Repeat("x", n-1)
+			ln, err := listenUnix(t.Context(), path)
+			fits := n <= limit-2 || n <= limit && first == "w"
+			switch {
+			case err == nil:
+				_, err = os.Lstat(path)
+				ln.Close()
+				if err != nil || n > limit {
+					t.Errorf("%s... of %d bytes: got a socket and %v", first, n, err)
+				}
+			case fits || !regexp.MustCompile(`\b\d+ bytes .*\b\d+; `).MatchString(err.Error()):
+				t.Errorf("%s... of %d bytes: got %v, want none up to %d and then both numbers", first, n, err, limit)
+			case first == "w" && (!strings.Contains(err.Error(), strconv.Itoa(n)) || !strings.Contains(err.Error(), strconv.Itoa(limit))):
+				t.Errorf("got %v, want %d and %d in it", err, n, limit)
+			}
+		}
+	}
+}
+
+// TestListenUnixClose checks that the end of a server takes away its own socket,
+// and nothing else that has got its name.
+func TestListenUnixClose(t *testing.T) {
+	for _, tt := range []struct {
+		name string
+		put  func(path string) error // instead of the socket
+	}{
+		{"own", nil},
+		{"gone", os.Remove},
+		{"successor", func(path string) error { return errors.Join(os.Remove(path), leaveSocket(path)) }},
+		{"file", func(path string) error { return errors.Join(os.Remove(path), os.WriteFile(path, nil, 0o644)) }},
+		{"moved", func(path string) error { return os.Rename(path, path+".old") }},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			path := filepath.Join(socketDir(t), "w.sock")
+			ln, err := listenUnix(t.Context(), path)
+			if err != nil {
+				t.Fatal(err)
+			}
+			var before fs.FileInfo
+			if tt.put != nil {
+				if err := tt.put(path); err != nil {
+					t.Fatal(err)
+				}
+				before, _ = os.Lstat(path)
+			}
+			if err := ln.Close(); err != nil {
+				t.Error(err)
+			}
+			after, _ := os.Lstat(path)
+			if (before == nil) != (after == nil) || before != nil && !os.SameFile(before, after) {
+				t.Errorf("got %v there after Close, want %v", after, before)
+			}
+		})
+	}
+}
+
+// TestUnix subscribes on both sockets of a server that serves one at a time.
+func TestUnix(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "target.txt")
+	sock := filepath.Join(socketDir(t), "w.sock")
+	p := start(t, "-max", "1", "-unix", sock, path)
+	t.Parallel()
+	p.waitLog("net-watcher: listening on " + sock)
+	for id, network := range []string{"unix", "tcp", "tcp", "unix", "unix"} { // neither keeps the slot from the other
+		a := dialPeer(t, network, map[string]string{"unix": sock, "tcp": p.addr}[network])
+		a.hears("waiting", path)
+		a.Close()
+		p.waitLog(fmt.Sprintf("net-watcher: subscriber %d disconnected (0 connected)", id+1))
+	}
+	p.waitLog("net-watcher: subscriber 1 connected from " + sock + " (1 connected)")
+	holding := p.subscribe()
+	holding.hears("waiting", path)
+	onUnix, onTCP := dialPeer(t, "unix", sock), p.subscribe()
+	holding.Close()
+	onUnix.SetReadDeadline(time.Now().Add(longEnough))
+	var serving sync.WaitGroup // whichever is first, the other comes next
+	for _, a := range []*peer{onUnix, onTCP} {
+		serving.Go(func() {
+			if _, err := a.lines.ReadString('\n'); err != nil {
+				t.Errorf("waiting on %v: %v", a.RemoteAddr(), err)
+			}
+			a.Close()
+		})
+	}
+	serving.Wait()
+	p.stop()
+	if _, err := os.Lstat(sock); !errors.Is(err, fs.ErrNotExist) {
+		t.Errorf("got %v for the socket after the end, want none", err)
+	}
+}
+
+// TestRunUnix checks what is said when a socket cannot be made.
+func TestRunUnix(t *testing.T) {
+	dir := socketDir(t)
+	for _, tt := range []struct{ path, stderr string }{
+		{dir, "net-watcher: listen unix " + dir + ": the file exists and is not a socket; choose another path\n"},
+		{dir + "/none/w.sock", "net-watcher: listen unix " + dir + "/none/w.sock: bind: no such file or directory\n"},
+	} {
+		var stderr strings.Builder
+		status := exitStatus(run(t.Context(), []string{"-tcp", "127.0.0.1:0", "-unix", tt.path, "a.txt"}, io.Discard, &stderr), &stderr)
+		if status != 1 || stderr.String() != tt.stderr {
+			t.Errorf("got status %d and %q, want 1 and %q", status, &stderr, tt.stderr)
+		}
+	}
+}
+
+// shell runs a script in a process group of its own, which kill ends. Its input
+// stays open, as a terminal's does. What it writes goes to out.
+func shell(t *testing.T, script string, args ...string) (cmd *exec.Cmd, out *logText, kill func()) {
+	t.Helper()
+	out = &logText{}
+	cmd = exec.Command("sh", append([]string{"-c", script}, args...)...)
+	cmd.Env = append(os.Environ(), "NET_WATCHER_TEST_MAIN=1", "GORACE=atexit_sleep_ms=0")
+	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
+	cmd.Stdout = out
+	cmd.Stderr = out
+	if _, err := cmd.StdinPipe(); err != nil {
+		t.Fatal(err)
+	}
+	if err := cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	kill = sync.OnceFunc(func() {
+		if cmd.ProcessState == nil { // else the number may be another's by now
+			syscall.Kill(-cmd.Process.Pid, syscall.SIGKILL)
+			cmd.Wait()
+		}
+	})
+	t.Cleanup(kill)
+	return cmd, out, kill
+}
+
+// spawn runs net-watcher as a process, by a script that has its command line as "$0" "$@".
+func spawn(t *testing.T, script string, args ...string) (*exec.Cmd, *logText) {
+	t.Helper()
+	self, err := os.Executable()
+	if err != nil {
+		t.Fatal(err)
+	}
+	cmd, log, _ := shell(t, script, append([]string{self, "-interval", "1ms"}, args...)...)
+	return cmd, log
+}
+
+// ends waits for the end of a process and returns its state.
+func ends(cmd *exec.Cmd) *os.ProcessState {
+	defer time.AfterFunc(longEnough, func() { cmd.Process.Kill() }).Stop()
+	cmd.Wait()
+	return cmd.ProcessState
+}
+
+func TestSignals(t *testing.T) {
+	t.Parallel()
+	for sig, name := range map[syscall.Signal]string{syscall.SIGINT: "interrupt", syscall.SIGTERM: "terminated", syscall.SIGHUP: "hangup"} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			if signal.Ignored(sig) {
+				t.Skip("ignored since before this test, as under nohup")
+			}
+			sock := filepath.Join(socketDir(t), "w.sock")
+			cmd, log := spawn(t, `exec "$0" "$@"`, "-unix", sock, "no-such-file")
+			log.wait(t, "listening on")
+			cmd.Process.Signal(sig)
+			state := ends(cmd)
+			if got, want := log.String(), "net-watcher: "+name+": closing\n"; !state.Success() || !strings.HasSuffix(got, want) {
+				t.Errorf("got %v and the log\n%swant status 0 and at last\n%s", state, got, want)
+			}
+			if _, err := os.Lstat(sock); !errors.Is(err, fs.ErrNotExist) {
+				t.Errorf("got %v for the socket after the end, want none", err)
+			}
+		})
+	}
+}
+
+// TestSecondSignal kills a server that is closing, which takes it a moment since
+// a subscriber does not read. Should the signal come after that moment, it is
+// tried again.
+func TestSecondSignal(t *testing.T) {
+	t.Parallel()
+	args := []string{"-tcp", "127.0.0.1:0"}
+	for i := range 900 {
+		args = append(args, strings.Repeat("long", 500)+fmt.Sprint(i))
+	}
+	for range 10 {
+		cmd, log := spawn(t, `exec "$0" "$@"`, args...)
+		addr := strings.TrimPrefix(log.wait(t, "listening on"), "net-watcher: listening on ")
+		dialPeer(t, "tcp", addr)
+		log.wait(t, "connected from")
+		cmd.Process.Signal(syscall.SIGINT)
+		log.wait(t, "interrupt: closing")
+		cmd.Process.Signal(syscall.SIGTERM)
+		if status := ends(cmd).Sys().(syscall.WaitStatus); status.Signaled() && status.Signal() == syscall.SIGTERM {
+			return
+		}
+	}
+	t.Error("got a clean end every time, want death by the second signal")
+}
+
+// TestNohup checks that a hangup stays ignored.
+func TestNohup(t *testing.T) {
+	t.Parallel()
+	path := filepath.Join(t.TempDir(), "target.txt")
+	sock := filepath.Join(socketDir(t), "w.sock")
+	cmd, log := spawn(t, `trap "" HUP; exec "$0" "$@"`, "-unix", sock, path)
+	log.wait(t, "listening on")
+	cmd.Process.Signal(syscall.SIGHUP)
+	a := dialPeer(t, "unix", sock)
+	a.hears("waiting", path)
+	replace(t, path, "one")
+	a.hears("created", path)
+	cmd.Process.Signal(syscall.SIGTERM)
+	if state := ends(cmd); !state.Success() || strings.Contains(log.String(), "hangup") {
+		t.Errorf("got %v and the log\n%swant no hangup in it", state, log)
+	}
+}
+
+// TestStderr takes away the place that the log goes to.
+func TestStderr(t *testing.T) {
+	t.Parallel()
+	for _, to := range []string{"&-", "/dev/full", "fifo"} {
+		t.Run(to, func(t *testing.T) {
+			t.Parallel()
+			if _, err := os.Stat(to); to == "/dev/full" && err != nil {
+				t.Skip(err)
+			}
+			path := filepath.Join(t.TempDir(), "target.txt")
+			dir := socketDir(t)
+			if err := syscall.Mkfifo(dir+"/fifo", 0o600); err != nil {
+				t.Fatal(err)
+			}
+			r, err := os.OpenFile(dir+"/fifo", os.O_RDONLY|syscall.O_NONBLOCK, 0)
+			if err != nil {
+				t.Fatal(err)
+			}
+			cmd, _ := spawn(t, `cd `+dir+`; exec "$0" "$@" 2>`+to, "-unix", "w.sock", path)
+			until(t, "socket", func() bool { _, err := os.Lstat(dir + "/w.sock"); return err == nil })
+			first := dialPeer(t, "unix", dir+"/w.sock")
+			first.hears("waiting", path)
+			r.Close()
+			first.Close() // which is logged, or not
+			second := dialPeer(t, "unix", dir+"/w.sock")
+			second.hears("waiting", path)
+			replace(t, path, "one")
+			second.hears("created", path)
+			cmd.Process.Signal(syscall.SIGTERM)
+			if state := ends(cmd); !state.Success() {
+				t.Errorf("got %v, want status 0", state)
+			}
+		})
+	}
+}
+
+// TestClients lets everyday clients subscribe, as people call them. Some shut
+// down their sending side, and then are greeted twice.
+func TestClients(t *testing.T) {
+	for _, tt := range []struct {
+		command string
+		halves  bool
+	}{
+		{"nc $HOST $PORT", false},
+		{"nc -d $HOST $PORT", false},
+		{"nc -N $HOST $PORT </dev/null", true},
+		{"echo | nc $HOST $PORT", false},
+		{"echo | nc -N $HOST $PORT", true},
+		{"ncat $HOST $PORT", false},
+		{"ncat $HOST $PORT </dev/null", true},
+		{"echo | ncat $HOST $PORT", true},
+		{"socat - TCP:$HOST:$PORT", false},
+		{"socat - TCP:$HOST:$PORT,shut-none", false},
+		{"socat -t 60 - TCP:$HOST:$PORT </dev/null", true},
+		{"socat -u TCP:$HOST:$PORT -", false},
+		{"busybox nc $HOST $PORT", false},
+		{"busybox nc $HOST $PORT </dev/null", true},
+		{"nc -U $SOCK", false},
+		{"nc -NU $SOCK </dev/null", true},
+		{"ncat -U $SOCK", false},
+		{"ncat -U $SOCK </dev/null", true},
+		{"socat - UNIX-CONNECT:$SOCK", false},
+		{"socat -t 60 - UNIX-CONNECT:$SOCK </dev/null", true},
+		{"socat -u UNIX-CONNECT:$SOCK -", false},
+	} {
+		t.Run(tt.command, func(t *testing.T) {
+			needs(t, strings.Fields(strings.TrimPrefix(tt.command, "echo | "))[0])
+			path := filepath.Join(t.TempDir(), "target.txt")
+			sock := filepath.Join(socketDir(t), "w.sock")
+			p := start(t, "-unix", sock, path)
+			t.Parallel()
+			host, port, _ := net.SplitHostPort(p.addr)
+			_, out, kill := shell(t, fmt.Sprintf("HOST=%s PORT=%s SOCK=%s; %s", host, port, sock, tt.command))
+			greetings := 1
+			if tt.halves {
+				greetings = 2
+			}
+			heard := func(verb string, n int) {
+				t.Helper()
+				until(t, fmt.Sprintf("%d lines with %s in %q", n, verb, out), func() bool { return strings.Count(out.String(), verb+" 20") == n })
+			}
+			heard("waiting", greetings)
+			replace(t, path, "one")
+			heard("created", 1)
+			for n, text := range []string{"two", "three", "four"} {
+				replace(t, path, text)
+				heard("changed", n+1)
+			}
+			kill()
+			until(t, "disconnected in the log", func() bool {
+				if tt.halves && !strings.Contains(tt.command, "SOCK") {
+					replace(t, path, "more") // only the next change finds that out
+				}
+				return strings.Contains(p.log.String(), "net-watcher: subscriber 1 disconnected (0 connected)\n")
+			})
+		})
+	}
+}
+
+// needs skips a test for want of a command. Of the many programs called nc it is
+// OpenBSD's whose flags are used.
+func needs(t *testing.T, commands ...string) {
+	t.Helper()
+	for _, name := range commands {
+		if _, err := exec.LookPath(name); err != nil {
+			t.Skip(err)
+		}
+		if name == "nc" {
+			if help, _ := exec.Command("nc", "-h").CombinedOutput(); !strings.Contains(string(help), "OpenBSD") {
+				t.Skip("nc is not OpenBSD's")
+			}
+		}
+	}
+}
+
+// TestMQTT passes changes on to a broker, in the way of a shell script.
+func TestMQTT(t *testing.T) {
+	needs(t, "nc", "mosquitto", "mosquitto_pub", "mosquitto_sub")
+	path := filepath.Join(t.TempDir(), "target.txt")
+	sock := filepath.Join(socketDir(t), "w.sock")
+	start(t, "-json", "-unix", sock, path)
+	t.Parallel()
+	var port string
+	until(t, "broker", func() bool { // which may find that the port was taken meanwhile
+		ln, err := net.Listen("tcp", "127.0.0.1:0")
+		if err != nil {
+			t.Fatal(err)
+		}
+		_, port, _ = net.SplitHostPort(ln.Addr().String())
+		ln.Close()
+		_, out, _ := shell(t, "exec mosquitto -p "+port)
+		until(t, "answer from the broker", func() bool {
+			return strings.Contains(out.String(), "running") || strings.Contains(out.String(), "Error")
+		})
+		return strings.Contains(out.String(), "running")
+	})
+	_, out, _ := shell(t, "exec mosquitto_sub -d -h 127.0.0.1 -p "+port+" -t files")
+	out.wait(t, "Subscribed")
+	shell(t, fmt.Sprintf("while :; do nc -U %s | mosquitto_pub -h 127.0.0.1 -p %s -t files -l; sleep 1; done", sock, port))
+	out.wait(t, `{"type":"waiting",`)
+	replace(t, path, "one")
+	line := out.wait(t, `{"type":"created",`)
+	if r := decodeRecord(t, line); r.Path != path || r.Seq != 1 || *r.Size != 3 {
+		t.Errorf("got %s, want the path %s, seq 1 and size 3", line, path)
+	}
+}

@@ -1,0 +1,736 @@
+package main
+
+import (
+	"bufio"
+	"bytes"
+	"context"
+	"encoding/base64"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"log"
+	"maps"
+	"net"
+	"os"
+	"path/filepath"
+	"regexp"
+	"slices"
+	"strconv"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+	"unicode/utf8"
+)
+
+// TestMain lets this binary be net-watcher, for the tests that need a process of
+// its own: so they meet what was built for all the others, race detector included.
+func TestMain(m *testing.M) {
+	if os.Getenv("NET_WATCHER_TEST_MAIN") != "" {
+		main()
+	}
+	m.Run()
+}
+
+// longEnough is when a test gives up on what must happen. Nothing waits so long
+// unless it is broken.
+const longEnough = 20 * time.Second
+
+// until waits until ok returns true.
+func until(t *testing.T, what string, ok func() bool) {
+	t.Helper()
+	for deadline := time.Now().Add(longEnough); !ok(); time.Sleep(time.Millisecond) {
+		if time.Now().After(deadline) {
+			t.Fatalf("still no %s after %v", what, longEnough)
+		}
+	}
+}
+
+// A logText is what was logged so far.
+type logText struct {
+	mu   sync.Mutex
+	text bytes.Buffer
+}
+
+func (l *logText) Write(b []byte) (int, error) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.text.Write(b)
+}
+
+// String returns the log but for the line that says that this machine is slow.
+func (l *logText) String() string {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	var text strings.Builder
+	for line := range strings.Lines(l.text.String()) {
+		if !strings.Contains(line, "longer than the interval") {
+			text.WriteString(line)
+		}
+	}
+	return text.String()
+}
+
+// wait waits for a line that contains part and returns the first one.
+func (l *logText) wait(t *testing.T, part string) (found string) {
+	t.Helper()
+	defer func() {
+		if text := l.String(); found == "" {
+			t.Logf("the end of the log:\n%s", text[max(0, len(text)-2000):])
+		}
+	}()
+	until(t, fmt.Sprintf("%q in the log", part), func() bool {
+		before, after, _ := strings.Cut(l.String(), part)
+		line, _, ended := strings.Cut(after, "\n")
+		if ended {
+			found = before[strings.LastIndex(before, "\n")+1:] + part + line
+		}
+		return ended
+	})
+	return found
+}
+
+// A program is a run of net-watcher inside the test.
+type program struct {
+	t      *testing.T
+	addr   string // where it listens on TCP
+	log    logText
+	cancel context.CancelCauseFunc
+	ended  chan struct{}
+	err    error // once it has ended
+}
+
+// start starts net-watcher on a free TCP port of 127.0.0.1, and stops it when
+// the test ends. With -unix it changes the umask for a moment, so then the test
+// must not be running in parallel yet.
+func start(t *testing.T, args ...string) *program {
+	t.Helper()
+	ctx, cancel := context.WithCancelCause(context.Background())
+	p := &program{t: t, cancel: cancel, ended: make(chan struct{})}
+	go func() {
+		defer close(p.ended)
+		p.err = run(ctx, append([]string{"-tcp", "127.0.0.1:0", "-interval", "1ms"}, args...), io.Discard, &p.log)
+	}()
+	t.Cleanup(p.stop)
+	p.addr = strings.TrimPrefix(p.waitLog("listening on"), "net-watcher: listening on ")
+	return p
+}
+
+func (p *program) waitLog(part string) string {
+	p.t.Helper()
+	return p.log.wait(p.t, part)
+}
+
+// stop ends the program as an interrupt does.
+func (p *program) stop() {
+	p.t.Helper()
+	p.cancel(errors.New("interrupt"))
+	select {
+	case <-p.ended:
+		if p.err != nil {
+			p.t.Errorf("got %v from run, want nil", p.err)
+		}
+	case <-time.After(longEnough):
+		p.t.Errorf("run does not return; the log:\n%s", &p.log)
+	}
+}
+
+// A peer is a client.
+type peer struct {
+	net.Conn
+	t     *testing.T
+	lines *bufio.Reader
+}
+
+func (p *program) subscribe() *peer {
+	p.t.Helper()
+	return dialPeer(p.t, "tcp", p.addr)
+}
+
+func dialPeer(t *testing.T, network, addr string) *peer {
+	t.Helper()
+	conn, err := net.Dial(network, addr)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { conn.Close() })
+	return &peer{Conn: conn, t: t, lines: bufio.NewReader(conn)}
+}
+
+// line returns the next line, without its end.
+func (p *peer) line() string {
+	p.t.Helper()
+	p.SetReadDeadline(time.Now().Add(longEnough))
+	line, err := p.lines.ReadString('\n')
+	if err != nil {
+		p.t.Fatalf("got %q and %v, want a line", line, err)
+	}
+	return strings.TrimSuffix(line, "\n")
+}
+
+// hears reads a text line and checks all of it.
+func (p *peer) hears(verb, path string) {
+	p.t.Helper()
+	line := p.line()
+	fields := strings.SplitN(line, " ", 3)
+	if len(fields) != 3 || fields[0] != verb || fields[2] != path {
+		p.t.Fatalf("got %q, want %s TIME %s", line, verb, path)
+	}
+	now := time.Now()
+	at, err := time.Parse("2006-01-02T15:04:05.000Z", fields[1])
+	if err != nil || at.After(now) || at.Before(now.Add(-2*longEnough)) {
+		p.t.Errorf("got the time %s at %v", fields[1], now.UTC())
+	}
+}
+
+// A jsonRecord is a line of -json, as a client would decode it.
+type jsonRecord struct {
+	Type, Time, Started, Path, Mtime string
+	Seq                              uint64
+	PathBase64                       *string `json:"path_base64"`
+	Size                             *int64
+}
+
+func decodeRecord(t *testing.T, line string) (r jsonRecord) {
+	t.Helper()
+	dec := json.NewDecoder(strings.NewReader(line))
+	dec.DisallowUnknownFields()
+	if err := dec.Decode(&r); err != nil {
+		t.Fatalf("got %q: %v", line, err)
+	}
+	return r
+}
+
+// replace makes path a file with that text by a rename, so that no poll sees half of it.
+func replace(t *testing.T, path, text string) {
+	t.Helper()
+	made := filepath.Join(t.TempDir(), "new")
+	if err := errors.Join(os.WriteFile(made, []byte(text), 0o666), os.Rename(made, path)); err != nil {
+		t.Fatal(err)
+	}
+}
+
+func TestRun(t *testing.T) {
+	t.Parallel()
+	taken, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer taken.Close()
+	addr := taken.Addr().String()
+	const dash = `starts with -: flags come before targets, and a file of that name is ./`
+	for _, tt := range []struct {
+		name   string
+		args   []string
+		status int
+		stdout string
+		stderr string // a part of the first line
+	}{
+		{"no target", nil, 2, "", "no target to watch\n"},
+		{"no target after --", []string{"-json", "--"}, 2, "", "no target to watch\n"},
+		{"empty target", []string{"a.txt", ""}, 2, "", "empty target\n"},
+		{"unknown flag", []string{"-recursive", "a.txt"}, 2, "", "flag provided but not defined: -recursive\n"},
+		{"no value", []string{"-unix"}, 2, "", "flag needs an argument: -unix\n"},
+		{"bad switch", []string{"-json=maybe", "a.txt"}, 2, "", `invalid boolean value "maybe" for -json: parse error` + "\n"},
+		{"bad interval", []string{"-interval", "soon", "a.txt"}, 2, "", `invalid value "soon" for flag -interval: `},
+		{"interval without unit", []string{"-interval", "5", "a.txt"}, 2, "", `invalid value "5" for flag -interval: `},
+		{"interval too short", []string{"-interval", "999us", "a.txt"}, 2, "", "-interval 999µs is less than 1ms\n"},
+		{"no interval", []string{"-interval", "0", "a.txt"}, 2, "", "-interval 0s is less than 1ms\n"},
+		{"negative interval", []string{"-interval", "-1s", "a.txt"}, 2, "", "-interval -1s is less than 1ms\n"},
+		{"bad settle", []string{"-settle", "x", "a.txt"}, 2, "", `invalid value "x" for flag -settle: `},
+		{"negative settle", []string{"-settle", "-1ns", "a.txt"}, 2, "", "-settle -1ns is negative\n"},
+		{"bad pattern", []string{"-exclude", "*.o", "-exclude", "a[", "a.txt"}, 2, "", `invalid value "a[" for flag -exclude: syntax error in pattern` + "\n"},
+		{"max 0", []string{"-max", "0", "a.txt"}, 2, "", "-max 0 is less than 1\n"},
+		{"negative max", []string{"-max", "-3", "a.txt"}, 2, "", "-max -3 is less than 1\n"},
+		{"bad max", []string{"-max", "many", "a.txt"}, 2, "", `invalid value "many" for flag -max: `},
+		{"empty tcp", []string{"-tcp", "", "a.txt"}, 2, "", "empty -tcp address\n"},
+		{"empty tcp beside unix", []string{"-tcp=", "-unix", "w.sock", "a.txt"}, 2, "", "empty -tcp address\n"},
+		{"empty unix", []string{"-unix", "", "a.txt"}, 2, "", "empty -unix path\n"},
+		{"empty unix beside tcp", []string{"-tcp", addr, "-unix=", "a.txt"}, 2, "", "empty -unix path\n"},
+		{"flag after target", []string{"a.txt", "-json"}, 2, "", "target -json " + dash + "-json\n"},
+		{"dash after --", []string{"--", "-a.txt"}, 2, "", "target -a.txt " + dash + "-a.txt\n"},
+		{"dash alone", []string{"-"}, 2, "", "target - " + dash + "-\n"},
+		{"newline in a flag", []string{"-a\nb", "a.txt"}, 2, "", `"flag provided but not defined: -a\nb"` + "\n"},
+		{"newline in a target", []string{"--", "-a\nb"}, 2, "", `"target -a\nb ` + dash + `-a\nb"` + "\n"},
+		{"escape in a value", []string{"-max", "\x1b[2J", "a.txt"}, 2, "", `for flag -max: `},
+		{"help", []string{"-h"}, 0, usage, ""},
+		{"help in full", []string{"-json", "--help", "a.txt"}, 0, usage, ""},
+		{"version", []string{"-version"}, 0, version() + "\n", ""},
+		{"version of a mistake", []string{"-max", "0", "-version", "a.txt"}, 0, version() + "\n", ""},
+		{"address in use", []string{"-tcp", addr, "a.txt"}, 1, "", "listen tcp " + addr + ": "},
+		{"no such port", []string{"-tcp", "127.0.0.1:99999", "a.txt"}, 1, "", "listen tcp: address 99999: invalid port; -tcp chooses another address\n"},
+		{"no port", []string{"-tcp", "127.0.0.1", "a.txt"}, 1, "", "missing port in address; -tcp chooses another address\n"},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			ctx, cancel := context.WithTimeout(t.Context(), longEnough) // should it run after all
+			defer cancel()
+			var stdout, stderr bytes.Buffer
+			status := exitStatus(run(ctx, tt.args, &stdout, &stderr), &stderr)
+			if status != tt.status || stdout.String() != tt.stdout {
+				t.Errorf("got status %d and stdout %q, want %d and %q", status, &stdout, tt.status, tt.stdout)
+			}
+			lines := strings.SplitAfter(stderr.String(), "\n") // an empty string last
+			if len(lines) != tt.status+1 || !strings.Contains(lines[0], tt.stderr) || tt.stderr != "" && !strings.HasPrefix(lines[0], "net-watcher: ") {
+				t.Errorf("got stderr %q, want %d lines, the first with %q", &stderr, tt.status, tt.stderr)
+			}
+			if tt.status == 2 && lines[1] != "net-watcher: for usage, run net-watcher -h\n" {
+				t.Errorf("got the second line %q, which does not point at -h", lines[1])
+			}
+			if strings.ContainsRune(stderr.String(), '\x1b') {
+				t.Errorf("got stderr %q, with an escape", &stderr)
+			}
+		})
+	}
+}
+
+// TestRunStdout checks that an answer that cannot be given is a failure.
+func TestRunStdout(t *testing.T) {
+	t.Parallel()
+	r, w := io.Pipe()
+	r.CloseWithError(errors.New("disk full"))
+	for _, flag := range []string{"-h", "-version"} {
+		var stderr bytes.Buffer
+		status := exitStatus(run(t.Context(), []string{flag}, w, &stderr), &stderr)
+		if status != 1 || stderr.String() != "net-watcher: disk full\n" {
+			t.Errorf("%s: got status %d and %q, want 1 and the reason", flag, status, &stderr)
+		}
+	}
+}
+
+// TestUsage holds the usage text to the flags, and README and the package
+// comment to the usage text.
+func TestUsage(t *testing.T) {
+	t.Parallel()
+	source := readText(t, "main.go")
+	var shown, defined []string
+	defaults, _ := parse([]string{"target"})
+	for _, m := range regexp.MustCompile(`(?m)^  -(\w+) ?(\w*)  .*(?:\n   .*)*`).FindAllStringSubmatch(usage, -1) {
+		shown = append(shown, m[1])
+		_, err := parse([]string{"-" + m[1]})
+		if got := err != nil && strings.HasPrefix(err.Error(), "flag needs an argument"); got != (m[2] != "") {
+			t.Errorf("usage has %q, but the flag alone meets %v", m[0], err)
+		}
+		if d := regexp.MustCompile(`\(default ([^,)]+)`).FindStringSubmatch(m[0]); d != nil {
+			c, err := parse([]string{"-" + m[1], d[1], "target"})
+			if got, want := settings(defaults), settings(c); got != want || err != nil {
+				t.Errorf("without flags got %s; with -%s %s, the default in usage, %s, %v", got, m[1], d[1], want, err)
+			}
+		}
+	}
+	for _, m := range regexp.MustCompile(`flags\.\w+\([^"\n]*"(\w+)"`).FindAllStringSubmatch(source, -1) {
+		defined = append(defined, m[1])
+	}
+	defined = append(defined, "h") // by package flag
+	slices.Sort(shown)
+	slices.Sort(defined)
+	if !slices.Equal(shown, defined) {
+		t.Errorf("got the flags %q in usage, want those of the FlagSet, %q", shown, defined)
+	}
+	if comment := prefixed("//", "\t"); !strings.Contains(source, "\n"+comment) {
+		t.Errorf("the package comment lacks\n%s", comment)
+	}
+	readme := readText(t, "README.md")
+	if !slices.ContainsFunc([]string{"", "    ", "\t"}, func(indent string) bool { return strings.Contains(readme, "\n"+prefixed("", indent)) }) {
+		t.Errorf("README.md lacks\n%s", usage)
+	}
+}
+
+// settings returns what of c has a default in the usage text.
+func settings(c config) string {
+	return fmt.Sprint(c.tcp, c.unix, c.interval, c.settle, c.max)
+}
+
+// prefixed returns the usage text with mark before each line, and indent if it is not blank.
+func prefixed(mark, indent string) string {
+	var text strings.Builder
+	for line := range strings.Lines(usage) {
+		if line != "\n" {
+			line = indent + line
+		}
+		text.WriteString(mark + line)
+	}
+	return text.String()
+}
+
+func readText(t *testing.T, name string) string {
+	t.Helper()
+	text, err := os.ReadFile(name)
+	if err != nil {
+		t.Error(err)
+	}
+	return strings.ReplaceAll(string(text), "\r\n", "\n")
+}
+
+// TestTCP follows two clients from the first log line to the last.
+func TestTCP(t *testing.T) {
+	t.Parallel()
+	path := filepath.Join(t.TempDir(), "target.txt")
+	p := start(t, path)
+	a := p.subscribe()
+	a.hears("waiting", path)
+	replace(t, path, "one")
+	a.hears("created", path)
+	b := p.subscribe()
+	b.hears("watching", path)
+	for _, text := range []string{"two", "three", ""} {
+		replace(t, path, text)
+		a.hears("changed", path)
+		b.hears("changed", path)
+	}
+	if err := os.Remove(path); err != nil {
+		t.Fatal(err)
+	}
+	a.hears("removed", path)
+	a.Close()
+	p.waitLog("subscriber 1 disconnected")
+	replace(t, path, "four")
+	b.hears("removed", path)
+	b.hears("created", path)
+	b.Close()
+	p.waitLog("subscriber 2 disconnected")
+	p.stop()
+	want := strings.NewReplacer("PATH", path, "ADDR", p.addr, "A", a.LocalAddr().String(), "B", b.LocalAddr().String()).Replace(
+		`net-watcher: waiting for PATH
+net-watcher: listening on ADDR
+net-watcher: subscriber 1 connected from A (1 connected)
+net-watcher: subscriber 2 connected from B (2 connected)
+net-watcher: subscriber 1 disconnected (1 connected)
+net-watcher: subscriber 2 disconnected (0 connected)
+net-watcher: interrupt: closing
+`)
+	if got := p.log.String(); got != want {
+		t.Errorf("got the log\n%swant\n%s", got, want)
+	}
+}
+
+// TestExposed checks that a server that is not for this machine alone says so.
+func TestExposed(t *testing.T) {
+	t.Parallel()
+	p := start(t, "-tcp", "0.0.0.0:0", "no-such-file")
+	p.waitLog("net-watcher: whoever can reach " + p.addr + " can subscribe")
+}
+
+// TestManyTargets has more to log at the start than a log writer keeps.
+func TestManyTargets(t *testing.T) {
+	t.Parallel()
+	var targets []string
+	for i := range 3000 {
+		targets = append(targets, fmt.Sprint("no-such-file/", i))
+	}
+	a := start(t, append([]string{"-interval", "1h"}, targets...)...).subscribe()
+	for _, name := range targets {
+		a.hears("waiting", name)
+	}
+}
+
+var (
+	jsonTime    = `"20\d\d-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}Z"`
+	jsonStarted = `,"started":` + jsonTime
+	jsonPath    = `,"path":".*a&b\.txt"`
+	jsonFile    = `,"size":\d+,"mtime":"20\d\d-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{9}Z"`
+)
+
+// TestJSON checks which fields a line has, in what order, and that they let a
+// client who was away know whether it has missed anything.
+func TestJSON(t *testing.T) {
+	t.Parallel()
+	path := filepath.Join(t.TempDir(), "a&b.txt")
+	p := start(t, "-json", path)
+	a, b := p.subscribe(), p.subscribe()
+	hear := func(p *peer, verb string, seq uint64, form string) jsonRecord {
+		t.Helper()
+		line := p.line()
+		if form = `^\{"type":"` + verb + `","time":` + jsonTime + `,"seq":` + fmt.Sprint(seq) + form + `\}$`; !regexp.MustCompile(form).MatchString(line) {
+			t.Fatalf("got %s, want %s", line, form)
+		}
+		return decodeRecord(t, line)
+	}
+	before := hear(a, "waiting", 0, jsonStarted+jsonPath)
+	hear(b, "waiting", 0, jsonStarted+jsonPath)
+	replace(t, path, "hello\n")
+	r := hear(a, "created", 1, jsonPath+jsonFile)
+	hear(b, "created", 1, jsonPath+jsonFile)
+	fi, err := os.Stat(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if want := fi.ModTime().UTC().Format("2006-01-02T15:04:05.000000000Z"); r.Path != path || *r.Size != 6 || r.Mtime != want {
+		t.Errorf("got %s, size %d, mtime %s, want %s, 6, %s", r.Path, *r.Size, r.Mtime, path, want)
+	}
+
+	a.Close()
+	if a = p.subscribe(); hear(a, "watching", 1, jsonStarted+jsonPath+jsonFile).Started != before.Started {
+		t.Error("started is not the same at both connections")
+	}
+	a.Close()
+	if err := os.Remove(path); err != nil {
+		t.Fatal(err)
+	}
+	hear(b, "removed", 2, jsonPath)
+	if hear(p.subscribe(), "waiting", 2, jsonStarted+jsonPath).Started != before.Started {
+		t.Error("started is not the same at both connections")
+	}
+
+	p.stop()
+	until(t, "next millisecond", func() bool { return time.Now().UTC().Format(timeFormat) > before.Started })
+	if hear(start(t, "-json", path).subscribe(), "waiting", 0, jsonStarted+jsonPath).Started == before.Started {
+		t.Error("started is the same for another server")
+	}
+}
+
+func TestHalfClose(t *testing.T) {
+	t.Parallel()
+	path := filepath.Join(t.TempDir(), "target.txt")
+	replace(t, path, "one")
+	p := start(t, path)
+	half, full := p.subscribe(), p.subscribe()
+	half.hears("watching", path)
+	full.hears("watching", path)
+	if err := half.Conn.(*net.TCPConn).CloseWrite(); err != nil {
+		t.Fatal(err)
+	}
+	half.hears("watching", path)
+	full.Close() // nothing changes meanwhile, so only asking finds out
+	p.waitLog("subscriber 2 disconnected (1 connected)")
+	for _, text := range []string{"two", "three", "four"} {
+		replace(t, path, text)
+		half.hears("changed", path)
+	}
+	half.Close()
+	until(t, "end of who had half closed", func() bool {
+		replace(t, path, "more")
+		return strings.Contains(p.log.String(), "subscriber 1 disconnected (0 connected)")
+	})
+}
+
+// TestGarbage lets a client send much, and then reset the connection.
+func TestGarbage(t *testing.T) {
+	t.Parallel()
+	path := filepath.Join(t.TempDir(), "target.txt")
+	p := start(t, path)
+	noisy, other := p.subscribe(), p.subscribe()
+	noisy.hears("waiting", path)
+	other.hears("waiting", path)
+	garbage := bytes.Repeat([]byte("GET / HTTP/1.1\r\n\x00\xff\x1b[2J"), 20<<20/24)
+	noisy.SetWriteDeadline(time.Now().Add(longEnough))
+	if n, err := noisy.Write(garbage); err != nil {
+		t.Fatalf("after %d of %d bytes: %v", n, len(garbage), err)
+	}
+	replace(t, path, "one")
+	noisy.hears("created", path)
+	other.hears("created", path)
+	if err := errors.Join(noisy.Conn.(*net.TCPConn).SetLinger(0), noisy.Close()); err != nil {
+		t.Fatal(err)
+	}
+	p.waitLog("subscriber 1 disconnected (1 connected)")
+	replace(t, path, "two")
+	other.hears("changed", path)
+}
+
+func TestMax(t *testing.T) {
+	t.Parallel()
+	path := filepath.Join(t.TempDir(), "target.txt")
+	p := start(t, "-max", "1", path)
+	first := p.subscribe()
+	first.hears("waiting", path)
+	second := p.subscribe()
+	replace(t, path, "one")
+	first.hears("created", path)
+	first.Close()
+	second.hears("watching", path)
+	replace(t, path, "two")
+	second.hears("changed", path)
+	second.Close()
+	p.waitLog("subscriber 2 disconnected (0 connected)")
+	if got := p.log.String(); strings.Contains(got, "(2 connected)") {
+		t.Errorf("got two at a time:\n%s", got)
+	}
+}
+
+// TestSuspended lets a client sleep through thousands of changes that another
+// one hears of.
+func TestSuspended(t *testing.T) {
+	t.Parallel()
+	dir := t.TempDir()
+	var files []*os.File
+	for i := range 10 {
+		f, err := os.Create(filepath.Join(dir, strings.Repeat("long", 50)+fmt.Sprint(i))) // lines that soon fill the buffers
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer f.Close()
+		files = append(files, f)
+	}
+	p := start(t, "-json", dir)
+	slow, fast := p.subscribe(), p.subscribe()
+	slow.Conn.(*net.TCPConn).SetReadBuffer(4 << 10)
+	slow.line()
+	fast.line()
+	got, want, seq, heard := map[string]int64{}, map[string]int64{}, uint64(0), uint64(0)
+	for size := range int64(200) {
+		for _, f := range files {
+			if _, err := f.WriteString("x"); err != nil {
+				t.Fatal(err)
+			}
+		}
+		for _, f := range files {
+			for want[f.Name()] <= size {
+				seq = fast.size(want, seq)
+			}
+		}
+	}
+	for at := uint64(0); at < seq; heard++ {
+		at = slow.size(got, at)
+	}
+	if !maps.Equal(got, want) || heard == seq {
+		t.Errorf("got the sizes %v from %d of %d changes, want %v from fewer", got, heard, seq, want)
+	}
+}
+
+// size reads a line and notes the size in it. It returns its seq, which must be after before.
+func (p *peer) size(sizes map[string]int64, before uint64) uint64 {
+	p.t.Helper()
+	r := decodeRecord(p.t, p.line())
+	if r.Seq <= before || r.Size == nil {
+		p.t.Fatalf("got %+v after seq %d, want a later one with a size", r, before)
+	}
+	sizes[r.Path] = *r.Size
+	return r.Seq
+}
+
+// TestShutdown ends the program while somebody has not read so much as the greeting.
+func TestShutdown(t *testing.T) {
+	t.Parallel()
+	dir := t.TempDir()
+	var targets []string
+	for i := range 900 {
+		targets = append(targets, filepath.Join(dir, fmt.Sprint(strings.Repeat("long", 50), i)))
+	}
+	p := start(t, append([]string{"-interval", "20ms"}, targets...)...)
+	stuck := p.subscribe()
+	stuck.Conn.(*net.TCPConn).SetReadBuffer(4 << 10)
+	reading := p.subscribe()
+	for _, path := range targets {
+		reading.hears("waiting", path)
+	}
+	replace(t, targets[0], "one")
+	reading.hears("created", targets[0])
+	p.stop()
+	reading.SetReadDeadline(time.Now().Add(longEnough))
+	if rest, err := io.ReadAll(reading.lines); len(rest) > 0 || err != nil {
+		t.Errorf("got %q and %v at the end, want nothing more", rest, err)
+	}
+	if got := p.log.String(); !strings.Contains(got, "net-watcher: interrupt: closing\n") {
+		t.Errorf("got the log\n%swithout the signal in it", got)
+	}
+	if conn, err := net.Dial("tcp", p.addr); err == nil {
+		conn.Close()
+		t.Error("got a connection after the end")
+	}
+}
+
+// TestLogWriter checks that a log that nobody reads holds up nobody.
+func TestLogWriter(t *testing.T) {
+	t.Parallel()
+	r, unread := io.Pipe()
+	w := newLogWriter(unread)
+	logger := log.New(w, "net-watcher: ", 0)
+	for i := range 10_000 {
+		logger.Print(i)
+	}
+	w.close()
+	line, err := bufio.NewReader(r).ReadString('\n')
+	if line != "net-watcher: 0\n" || err != nil {
+		t.Errorf("got %q and %v, want the first line", line, err)
+	}
+	r.Close()
+}
+
+// FuzzLine checks that any change is one line that tells all of it.
+func FuzzLine(f *testing.F) {
+	for i, path := range []string{
+		"target.txt", "a b.txt", " lead", "trail ", "new\nline", "\r", "tab\t", `"quoted"`, `back\slash`, "grüße", "\xff\xfe", "a\xc3", "\ufffd",
+		"no\u00a0break", "line\u2028sep", "\u202eright to left", "<&>", "\x1b]0;title\a", "\x7f", "😀", "src/", "\x00", "\u0085", "-", " ",
+	} {
+		f.Add(path, int64(1795465000+i), int64(i*123456789), uint64(i), int64(i-5), uint8(i))
+	}
+	f.Add("year 0", int64(-62167219200), int64(0), uint64(1<<64-1), int64(1<<63-1), uint8(3))
+	f.Add("year 9999", int64(253402300799), int64(999999999), uint64(1), int64(0), uint8(2))
+	f.Fuzz(func(t *testing.T, path string, sec, nsec int64, seq uint64, size int64, n uint8) {
+		at := time.Unix(sec, nsec).UTC()
+		if path == "" || at.Year() < 0 || at.Year() > 9999 {
+			t.Skip("no path is empty, and other years have no time in RFC 3339")
+		}
+		c := change{path: path, time: at}
+		if n&8 == 0 {
+			c.stamp = stamp{kind: file, size: size, sec: at.Unix(), nsec: int32(at.Nanosecond())}
+		}
+		verb := []string{"watching", "waiting", "created", "changed", "removed"}[n%5]
+		checkText(t, verb, c)
+		checkJSON(t, verb, c, seq)
+	})
+}
+
+func checkText(t *testing.T, verb string, c change) {
+	t.Helper()
+	line := appendedLine(t, &changeLog{}, verb, c, 0)
+	fields := strings.SplitN(line, " ", 3)
+	if len(fields) != 3 {
+		t.Fatalf("got %q, want three fields", line)
+	}
+	at, err := time.Parse("2006-01-02T15:04:05.000Z", fields[1])
+	if want := c.time.Truncate(time.Millisecond); fields[0] != verb || err != nil || !at.Equal(want) {
+		t.Errorf("got %q, want the type %s and the time %v", line, verb, want)
+	}
+	path := fields[2]
+	if strings.ContainsFunc(path, func(r rune) bool { return !strconv.IsPrint(r) }) || !utf8.ValidString(path) || strings.TrimSpace(path) != path {
+		t.Errorf("got the path %q, which is not fit for a terminal or a shell", path)
+	}
+	if strings.HasPrefix(path, `"`) {
+		path, err = strconv.Unquote(path)
+	}
+	if path != c.path || err != nil {
+		t.Errorf("got the path %q and %v, want %q", path, err, c.path)
+	}
+}
+
+func checkJSON(t *testing.T, verb string, c change, seq uint64) {
+	t.Helper()
+	line := appendedLine(t, &changeLog{json: true, started: c.time}, verb, c, seq)
+	r := decodeRecord(t, line)
+	path := []byte(r.Path)
+	var err error
+	if r.PathBase64 != nil {
+		path, err = base64.StdEncoding.DecodeString(*r.PathBase64)
+	}
+	if string(path) != c.path || err != nil || r.Path != string([]rune(c.path)) || (r.PathBase64 != nil) == utf8.ValidString(c.path) {
+		t.Errorf("got %s, %v, want the path %q", line, err, c.path)
+	}
+	at := c.time.Format("2006-01-02T15:04:05.000Z")
+	want := jsonRecord{Type: verb, Time: at, Seq: seq, Path: r.Path, PathBase64: r.PathBase64, Size: r.Size}
+	if verb == "watching" || verb == "waiting" {
+		want.Started = at
+	}
+	if c.stamp.kind == file {
+		want.Mtime = c.time.Format("2006-01-02T15:04:05.000000000Z")
+	}
+	if r != want {
+		t.Errorf("got %s, want %+v", line, want)
+	}
+	if (r.Size != nil) != (c.stamp.kind == file) || r.Size != nil && *r.Size != c.stamp.size {
+		t.Errorf("got %s, want the size %d, or none of what is no file", line, c.stamp.size)
+	}
+}
+
+// appendedLine returns the line that says verb of c, after checking that it is one.
+func appendedLine(t *testing.T, l *changeLog, verb string, c change, seq uint64) string {
+	t.Helper()
+	const before = "the line before\n"
+	text, found := strings.CutPrefix(string(l.appendLine([]byte(before), verb, c, seq)), before)
+	line, rest, ended := strings.Cut(text, "\n")
+	if !found || !ended || rest != "" || strings.ContainsAny(line, "\r\n") {
+		t.Fatalf("got %q, want one line after %q", text, before)
+	}
+	return line
+}
