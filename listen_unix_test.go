@@ -409,7 +409,13 @@ func TestStderr(t *testing.T) {
 				t.Fatal(err)
 			}
 			cmd, _ := spawn(t, `cd `+dir+`; exec "$0" "$@" 2>`+to, "-unix", "w.sock", path)
-			until(t, "socket", func() bool { _, err := os.Lstat(dir + "/w.sock"); return err == nil })
+			until(t, func() bool {
+				conn, err := net.Dial("unix", dir+"/w.sock")
+				if err == nil {
+					conn.Close()
+				}
+				return err == nil
+			}, "server")
 			first := dialPeer(t, "unix", dir+"/w.sock")
 			first.hears("waiting", path)
 			r.Close()
@@ -469,7 +475,7 @@ func TestClients(t *testing.T) {
 			}
 			heard := func(verb string, n int) {
 				t.Helper()
-				until(t, fmt.Sprintf("%d lines with %s in %q", n, verb, out), func() bool { return strings.Count(out.String(), verb+" 20") == n })
+				until(t, func() bool { return strings.Count(out.String(), verb+" 20") == n }, "%d lines with %s in\n%v", n, verb, out)
 			}
 			heard("waiting", greetings)
 			replace(t, path, "one")
@@ -479,12 +485,12 @@ func TestClients(t *testing.T) {
 				heard("changed", n+1)
 			}
 			kill()
-			until(t, "disconnected in the log", func() bool {
+			until(t, func() bool {
 				if tt.halves && !strings.Contains(tt.command, "SOCK") {
 					replace(t, path, "more") // only the next change finds that out
 				}
 				return strings.Contains(p.log.String(), "net-watcher: subscriber 1 disconnected (0 connected)\n")
-			})
+			}, "disconnected in the log")
 		})
 	}
 }
@@ -513,21 +519,22 @@ func TestMQTT(t *testing.T) {
 	start(t, "-json", "-unix", sock, path)
 	t.Parallel()
 	var port string
-	until(t, "broker", func() bool { // which may find that the port was taken meanwhile
+	var broker *logText
+	until(t, func() bool { // which may find that the port was taken meanwhile
 		ln, err := net.Listen("tcp", "127.0.0.1:0")
 		if err != nil {
 			t.Fatal(err)
 		}
 		_, port, _ = net.SplitHostPort(ln.Addr().String())
 		ln.Close()
-		_, out, _ := shell(t, "exec mosquitto -p "+port)
-		until(t, "answer from the broker", func() bool {
-			return strings.Contains(out.String(), "running") || strings.Contains(out.String(), "Error")
-		})
-		return strings.Contains(out.String(), "running")
-	})
-	_, out, _ := shell(t, "exec mosquitto_sub -d -h 127.0.0.1 -p "+port+" -t files")
-	out.wait(t, "Subscribed")
+		_, broker, _ = shell(t, "exec mosquitto -v -p "+port)
+		until(t, func() bool {
+			return strings.Contains(broker.String(), "running") || strings.Contains(broker.String(), "Error")
+		}, "answer from the broker")
+		return strings.Contains(broker.String(), "running")
+	}, "broker")
+	_, out, _ := shell(t, "exec mosquitto_sub -h 127.0.0.1 -p "+port+" -t files")
+	broker.wait(t, "Sending SUBACK")
 	shell(t, fmt.Sprintf("while :; do nc -U %s | mosquitto_pub -h 127.0.0.1 -p %s -t files -l; sleep 1; done", sock, port))
 	out.wait(t, `{"type":"waiting",`)
 	replace(t, path, "one")

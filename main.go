@@ -5,20 +5,14 @@
 //
 //	net-watcher [flags] target...
 //
-//	  -tcp address      listen on this TCP address; port 0 picks a free one
-//	                    (default localhost:60300)
-//	  -unix path        listen on a Unix socket at path; replaces TCP unless -tcp
-//	                    is given too
-//	  -interval d       pause this long between polls, at least 1ms (default 250ms)
+//	  -tcp address      listen on TCP; port 0 picks one (default localhost:60300)
+//	  -unix path        listen on a Unix socket; replaces TCP unless -tcp is given
+//	  -interval d       pause between polls, at least 1ms (default 250ms)
 //	  -json             send JSON Lines instead of text
-//	  -settle d         report a path only once it has stayed the same for d, or
-//	                    after 10 times d (default 0, at once)
-//	  -content          compare contents too, of regular files up to 1 MiB, where
-//	                    times and sizes cannot be trusted
-//	  -exclude pattern  in a tree, skip the names that match, such as '*.o' or .git;
-//	                    may be given again
-//	  -max n            serve this many subscribers at a time; further ones wait
-//	                    (default 1024)
+//	  -settle d         report what keeps still for d, or after 10 d (default 0)
+//	  -content          compare contents too, of regular files up to 1 MiB
+//	  -exclude pattern  in a tree, skip names that match, like '*.o'; repeatable
+//	  -max n            serve n subscribers at a time, others wait (default 1024)
 //	  -version          print the version
 //	  -h                print this text
 //
@@ -74,20 +68,14 @@ import (
 
 const usage = `net-watcher [flags] target...
 
-  -tcp address      listen on this TCP address; port 0 picks a free one
-                    (default localhost:60300)
-  -unix path        listen on a Unix socket at path; replaces TCP unless -tcp
-                    is given too
-  -interval d       pause this long between polls, at least 1ms (default 250ms)
+  -tcp address      listen on TCP; port 0 picks one (default localhost:60300)
+  -unix path        listen on a Unix socket; replaces TCP unless -tcp is given
+  -interval d       pause between polls, at least 1ms (default 250ms)
   -json             send JSON Lines instead of text
-  -settle d         report a path only once it has stayed the same for d, or
-                    after 10 times d (default 0, at once)
-  -content          compare contents too, of regular files up to 1 MiB, where
-                    times and sizes cannot be trusted
-  -exclude pattern  in a tree, skip the names that match, such as '*.o' or .git;
-                    may be given again
-  -max n            serve this many subscribers at a time; further ones wait
-                    (default 1024)
+  -settle d         report what keeps still for d, or after 10 d (default 0)
+  -content          compare contents too, of regular files up to 1 MiB
+  -exclude pattern  in a tree, skip names that match, like '*.o'; repeatable
+  -max n            serve n subscribers at a time, others wait (default 1024)
   -version          print the version
   -h                print this text
 
@@ -142,6 +130,9 @@ const (
 	drainTime = 500 * time.Millisecond
 	flushTime = 100 * time.Millisecond
 
+	// stalledLog is how long a full log is waited for before lines are dropped.
+	stalledLog = 100 * time.Millisecond
+
 	// maxRecords bounds the memory that those who do not read can cost.
 	maxRecords = 1 << 20
 
@@ -149,6 +140,11 @@ const (
 	// kept for others at the same cursor.
 	maxSpan  = 64 << 10
 	maxSpans = 16
+
+	// A subscriber is mostly stack, which the garbage collector adds to what it
+	// lets a heap grow by. So it must run early, or ten thousand of them would
+	// come with as much garbage. A poller of many entries wants it otherwise.
+	gcPercent = 10
 )
 
 func main() {
@@ -210,8 +206,8 @@ func parse(args []string) (config, error) {
 	}}
 	flags := flag.NewFlagSet("net-watcher", flag.ContinueOnError)
 	flags.SetOutput(io.Discard)
-	flags.Func("tcp", "", notEmpty(&c.tcp))
-	flags.Func("unix", "", notEmpty(&c.unix))
+	flags.StringVar(&c.tcp, "tcp", "localhost:60300", "")
+	flags.StringVar(&c.unix, "unix", "", "")
 	flags.DurationVar(&c.interval, "interval", 250*time.Millisecond, "")
 	flags.BoolVar(&c.json, "json", false, "")
 	flags.DurationVar(&c.settle, "settle", 0, "")
@@ -225,7 +221,9 @@ func parse(args []string) (config, error) {
 	flags.BoolVar(&c.version, "version", false, "")
 	err := flags.Parse(args)
 	if err == nil && !c.version {
-		err = c.check(flags.Args())
+		given := map[string]bool{}
+		flags.Visit(func(f *flag.Flag) { given[f.Name] = true })
+		err = c.check(given, flags.Args())
 	}
 	if err != nil && !errors.Is(err, flag.ErrHelp) {
 		err = usageError{err}
@@ -233,19 +231,9 @@ func parse(args []string) (config, error) {
 	return c, err
 }
 
-// notEmpty returns a function that sets a flag's value, which may not be empty.
-func notEmpty(value *string) func(string) error {
-	return func(s string) error {
-		if s == "" {
-			return errors.New("empty")
-		}
-		*value = s
-		return nil
-	}
-}
-
-// check takes the targets into c, and returns what is wrong with it then.
-func (c *config) check(targets []string) error {
+// check takes the targets into c, and returns what is wrong with it then. It is
+// told which flags were given.
+func (c *config) check(given map[string]bool, targets []string) error {
 	for _, name := range targets {
 		switch {
 		case name == "":
@@ -256,18 +244,22 @@ func (c *config) check(targets []string) error {
 			c.targets = append(c.targets, name)
 		}
 	}
-	if c.tcp == "" && c.unix == "" {
-		c.tcp = "localhost:60300"
-	}
 	switch {
 	case len(targets) == 0:
 		return errors.New("no target to watch")
+	case c.tcp == "":
+		return errors.New("empty -tcp address")
+	case given["unix"] && c.unix == "":
+		return errors.New("empty -unix path")
 	case c.interval < time.Millisecond:
 		return fmt.Errorf("-interval %v is less than 1ms", c.interval)
 	case c.settle < 0:
 		return fmt.Errorf("-settle %v is negative", c.settle)
 	case c.max < 1:
 		return fmt.Errorf("-max %d is less than 1", c.max)
+	}
+	if given["unix"] && !given["tcp"] {
+		c.tcp = ""
 	}
 	return nil
 }
@@ -282,8 +274,7 @@ func version() string {
 }
 
 // listen binds all that c names, or nothing.
-func listen(ctx context.Context, c config) ([]net.Listener, error) {
-	var listeners []net.Listener
+func listen(ctx context.Context, c config) (listeners []net.Listener, err error) {
 	if c.tcp != "" {
 		lc := net.ListenConfig{KeepAliveConfig: net.KeepAliveConfig{
 			Enable: true, Idle: keepAliveInterval, Interval: keepAliveInterval, Count: keepAliveCount,
@@ -297,9 +288,7 @@ func listen(ctx context.Context, c config) ([]net.Listener, error) {
 	if c.unix != "" {
 		ln, err := listenUnix(ctx, c.unix)
 		if err != nil {
-			for _, ln := range listeners {
-				ln.Close()
-			}
+			closeAll(listeners)
 			return nil, err
 		}
 		listeners = append(listeners, ln)
@@ -307,42 +296,36 @@ func listen(ctx context.Context, c config) ([]net.Listener, error) {
 	return listeners, nil
 }
 
-// watch polls the targets of c and serves subscribers on the listeners, which it
-// owns, until ctx is done.
-func watch(ctx context.Context, c config, listeners []net.Listener, logger *log.Logger) {
-	l := newChangeLog(c, logger)
-	startPollers(ctx, c, l)
-	l.await(ctx)
-	for _, t := range l.begin() {
-		switch {
-		case !t.known:
-			logger.Printf("%s: no answer; waiting for it", quote(t.path))
-		case t.stamp.kind == directory:
-			logger.Printf("watching %s (%d entries)", quote(t.path), t.entries)
-		case t.stamp.there():
-			logger.Printf("watching %s", quote(t.path))
-		default:
-			logger.Printf("waiting for %s", quote(t.path))
-		}
-	}
-	var serving sync.WaitGroup
-	slots := make(chan struct{}, c.max)
-	for _, ln := range listeners {
-		addr, isTCP := ln.Addr().(*net.TCPAddr)
-		if isTCP && !addr.IP.IsLoopback() {
-			logger.Printf("whoever can reach %v can subscribe, for it is not a loopback address", addr)
-		}
-		logger.Printf("listening on %s", quote(ln.Addr().String()))
-		serving.Go(func() { serve(ctx, ln, l, slots) })
-	}
-	<-ctx.Done()
-	logger.Printf("%v: closing", context.Cause(ctx))
-	for _, s := range l.close() {
-		s.conn.SetWriteDeadline(time.Now().Add(drainTime))
-	}
+func closeAll(listeners []net.Listener) {
 	for _, ln := range listeners {
 		ln.Close()
 	}
+}
+
+// watch polls the targets of c and serves subscribers on the listeners, which it
+// owns, until ctx is done.
+func watch(ctx context.Context, c config, listeners []net.Listener, logger *log.Logger) {
+	debug.SetGCPercent(gcPercent)
+	l := newChangeLog(c, logger)
+	startPollers(ctx, c, l)
+	var serving sync.WaitGroup
+	if l.await(ctx) {
+		l.begin()
+		slots := make(chan struct{}, c.max)
+		for _, ln := range listeners {
+			addr, isTCP := ln.Addr().(*net.TCPAddr)
+			if isTCP && !addr.IP.IsLoopback() {
+				logger.Printf("whoever can reach %v can subscribe, for it is not a loopback address", addr)
+			}
+			logger.Printf("listening on %s", quote(ln.Addr().String()))
+			serving.Go(func() { serve(ctx, ln, l, slots) })
+		}
+	}
+	<-ctx.Done()
+	logger.Printf("%v: closing", context.Cause(ctx))
+	l.close()
+	closeAll(listeners)
+	defer time.AfterFunc(drainTime, l.hangUp).Stop()
 	serving.Wait()
 }
 
@@ -373,16 +356,16 @@ func serve(ctx context.Context, ln net.Listener, l *changeLog, slots chan struct
 			conn.Close()
 			return
 		}
-		s, connected := l.join(conn)
-		from := conn.RemoteAddr().String()
+		from := conn.RemoteAddr()
 		switch conn := conn.(type) {
 		case *net.TCPConn:
 			conn.SetWriteBuffer(sendBuffer)
 		case *net.UnixConn:
 			conn.SetWriteBuffer(sendBuffer)
-			from = ln.Addr().String() // a client's end seldom has a name
+			from = ln.Addr() // a client's end seldom has a name
 		}
-		l.logger.Printf("subscriber %d connected from %s (%d connected)", s.id, quote(from), connected)
+		s, connected := l.join(conn)
+		l.logger.Printf("subscriber %d connected from %s (%d connected)", s.id, quote(from.String()), connected)
 		serving.Go(func() {
 			s.serve(l)
 			l.logger.Printf("subscriber %d disconnected (%d connected)", s.id, l.leave(s))
@@ -410,6 +393,7 @@ type subscriber struct {
 	cursor
 	greeting []byte // to be sent first
 	probe    bool   // see whether the peer is still there when there is nothing to send
+	left     bool
 }
 
 // serve sends s what the log has for it until one of them ends, and closes the
@@ -422,6 +406,10 @@ func (s *subscriber) serve(l *changeLog) {
 		lines, more := l.next(s)
 		if !more {
 			break
+		}
+		if lines == nil {
+			<-s.wake
+			continue
 		}
 		if _, err := s.conn.Write(lines); err != nil {
 			break
@@ -468,7 +456,7 @@ func (s *subscriber) signal() {
 // So who reads slowly gets the newest state of each path, once, and nobody waits
 // for anybody. Pollers append to it, and every subscriber reads it at its own pace.
 type changeLog struct {
-	json    bool
+	config
 	started time.Time
 	logger  *log.Logger
 	looked  atomic.Int64  // grows while baselines are taken, unless they hang
@@ -489,28 +477,23 @@ type changeLog struct {
 	limit   int             // of records: maxRecords, except in tests
 }
 
-// A target is what a greeting says of one.
+// A target is the latest record of one, for the greeting.
 type target struct {
-	path    string // as typed, or with the separator of a directory that is there
-	typed   string
-	stamp   stamp
+	record
 	entries int // in the baseline, itself included
 	known   bool
 }
 
-// A change is what a poller saw happen to a path.
-type change struct {
-	verb   string // created, changed or removed
-	path   string // as the protocol shows it, but not quoted
-	target int    // index of the target that it is or is below
-	root   bool   // it is the target
-	stamp  stamp
-	time   time.Time
-}
-
-// A record is the latest change of a path.
+// A record is the latest change of a path: the first part as a poller saw it,
+// the second as the log files it.
 type record struct {
-	change
+	path    string // as the protocol shows it, but not quoted
+	target  int    // index of the target that it is or is below
+	root    bool   // it is the target
+	created bool   // it was not there before
+	stamp   stamp  // of what is there now, if it is
+	time    time.Time
+
 	seq  uint64
 	born uint64 // seq of the change that created the path, 0 if that is long ago
 	dead bool   // a later record took its place
@@ -535,7 +518,7 @@ type span struct {
 
 func newChangeLog(c config, logger *log.Logger) *changeLog {
 	l := &changeLog{
-		json:    c.json,
+		config:  c,
 		started: time.Now(),
 		logger:  logger,
 		ready:   make(chan struct{}),
@@ -546,22 +529,21 @@ func newChangeLog(c config, logger *log.Logger) *changeLog {
 		limit:   maxRecords,
 	}
 	for _, name := range c.targets {
-		l.targets = append(l.targets, target{typed: name, path: name})
+		l.targets = append(l.targets, target{record: record{path: name}})
 	}
 	return l
 }
 
-// baseline tells what targets are at first, by index. It returns false if that
-// comes too late, which makes all that is there news.
-func (l *changeLog) baseline(found map[int]target) bool {
+// baseline tells what targets are at first. It returns false if that comes too
+// late, which makes all that is there news.
+func (l *changeLog) baseline(found []target) bool {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	if l.open {
 		return false
 	}
-	for i, t := range found {
-		t.typed, t.known = l.targets[i].typed, true
-		l.targets[i] = t
+	for _, t := range found {
+		l.targets[t.target] = t
 	}
 	l.unknown -= len(found)
 	if l.unknown == 0 {
@@ -570,113 +552,123 @@ func (l *changeLog) baseline(found map[int]target) bool {
 	return true
 }
 
-// begin returns the targets as they are to be greeted with first.
-func (l *changeLog) begin() []target {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	l.open = true
-	return slices.Clone(l.targets)
-}
-
-// await returns when the baseline is in, or when the pollers have not moved for a while.
-func (l *changeLog) await(ctx context.Context) {
-	tick := time.NewTicker(patience)
-	defer tick.Stop()
-	for before := int64(0); ; {
+// await returns true when the baseline is in, or when the pollers have not moved
+// for a while, and false when ctx is done.
+func (l *changeLog) await(ctx context.Context) bool {
+	for before, now := int64(-1), int64(0); before != now; before, now = now, l.looked.Load() {
 		select {
 		case <-ctx.Done():
-			return
+			return false
 		case <-l.ready:
-			return
-		case <-tick.C:
-			now := l.looked.Load()
-			if now == before {
-				return
-			}
-			before = now
+			return true
+		case <-time.After(patience):
+		}
+	}
+	return true
+}
+
+// begin logs what the targets are, and opens the log for subscribers.
+func (l *changeLog) begin() {
+	l.mu.Lock()
+	l.open = true
+	targets := slices.Clone(l.targets)
+	l.mu.Unlock()
+	for _, t := range targets {
+		switch {
+		case !t.known:
+			l.logger.Printf("%s: no answer; waiting for it", quote(t.path))
+		case t.stamp.kind == directory:
+			l.logger.Printf("watching %s (%d entries)", quote(t.path), t.entries)
+		case t.stamp.there():
+			l.logger.Printf("watching %s", quote(t.path))
+		default:
+			l.logger.Printf("waiting for %s", quote(t.path))
 		}
 	}
 }
 
-// append takes in the changes of one poll and wakes the subscribers. Those who
-// have kept so much from being forgotten that it is over the limit are
-// disconnected, slowest first, but nobody for what this poll alone brought.
-func (l *changeLog) append(changes []change) {
+// append takes in the changes of one poll and wakes the subscribers.
+func (l *changeLog) append(changes []*record) {
 	l.mu.Lock()
 	if l.closed || len(changes) == 0 {
 		l.mu.Unlock()
 		return
 	}
 	before := cursor{l.seq, l.seq}
-	for _, c := range changes {
-		l.put(c)
+	for _, r := range changes {
+		l.put(r)
 	}
 	clear(l.spans)
 	l.behind = len(l.subs)
-	subs := slices.SortedFunc(maps.Keys(l.subs), func(a, b *subscriber) int { return cmp.Compare(a.at, b.at) })
-	l.forget(subs)
-	lost := 0
-	for len(l.byPath) > l.limit && lost < len(subs) && subs[lost].at < before.at {
-		l.remove(subs[lost])
-		lost++
-		l.forget(subs[lost:])
-	}
-	if lost < len(subs) && subs[len(subs)-1].cursor == before {
-		l.span(before) // encoded here, for those who keep up, and not on their stacks
-	}
+	lost := l.forget(before.at)
+	l.span(before) // encoded here, for those who keep up, and not on their stacks
+	waking := slices.AppendSeq(make([]*subscriber, 0, len(l.subs)), maps.Keys(l.subs))
 	l.mu.Unlock()
-	for _, s := range subs[lost:] {
+	for _, s := range waking {
 		s.signal()
 	}
-	for _, s := range subs[:lost] {
+	for _, s := range lost {
 		l.logger.Printf("subscriber %d has left more than %d changes unread; disconnecting it", s.id, l.limit)
 		s.conn.Close()
 		s.signal()
 	}
 }
 
-// put makes c the record of its path.
-func (l *changeLog) put(c change) {
+// put makes r the record of its path.
+func (l *changeLog) put(r *record) {
 	l.seq++
-	if t := &l.targets[c.target]; c.root {
-		t.path, t.stamp = c.path, c.stamp
-		if !c.stamp.there() {
-			t.path = t.typed
+	r.seq = l.seq
+	if t := &l.targets[r.target]; r.root {
+		t.record = *r
+		if !r.stamp.there() {
+			t.path = l.config.targets[r.target]
 		}
 	}
 	if len(l.subs) == 0 {
 		return
 	}
-	r := &record{change: c, seq: l.seq}
-	key := pathKey{c.target, c.path}
+	key := pathKey{r.target, r.path}
 	if old := l.byPath[key]; old != nil {
 		old.dead = true
 		r.born = old.born
 	}
-	if c.verb == "created" {
+	if r.created {
 		r.born = r.seq
 	}
 	l.byPath[key] = r
 	l.records = append(l.records, r)
 }
 
-// forget drops the records that all of subs have read, sorted by their cursors,
-// and those whose place has been taken, when they have become many.
-func (l *changeLog) forget(subs []*subscriber) {
-	read := l.seq
-	if len(subs) > 0 {
-		read = subs[0].at
-	}
-	n := 0
-	for ; n < len(l.records) && l.records[n].seq <= read; n++ {
-		if r := l.records[n]; !r.dead {
-			delete(l.byPath, pathKey{r.target, r.path})
+// forget drops the records that everybody has read. If too many are left then, it
+// removes the subscribers that keep them, the slowest first, and returns those.
+// Nobody is removed for not having read what came after seq before.
+func (l *changeLog) forget(before uint64) (lost []*subscriber) {
+	for {
+		read := l.seq
+		for s := range l.subs {
+			read = min(read, s.at)
+		}
+		n := 0
+		for ; n < len(l.records) && l.records[n].seq <= read; n++ {
+			if r := l.records[n]; !r.dead {
+				delete(l.byPath, pathKey{r.target, r.path})
+			}
+		}
+		l.records = slices.Delete(l.records, 0, n)
+		if len(l.byPath) <= l.limit || read >= before {
+			break
+		}
+		for s := range l.subs {
+			if s.at == read {
+				l.remove(s)
+				lost = append(lost, s)
+			}
 		}
 	}
-	l.records = slices.Delete(l.records, 0, n)
 	if len(l.records) > 2*len(l.byPath)+1000 {
 		l.records = slices.DeleteFunc(l.records, func(r *record) bool { return r.dead })
 	}
+	return lost
 }
 
 // caughtUp notes that one more subscriber has read everything. When all have,
@@ -712,9 +704,10 @@ func (l *changeLog) leave(s *subscriber) int {
 
 // remove is leave, with the lock held.
 func (l *changeLog) remove(s *subscriber) {
-	if l.subs[s] && s.at < l.seq {
+	if !s.left && s.at < l.seq {
 		l.caughtUp()
 	}
+	s.left = true
 	delete(l.subs, s)
 }
 
@@ -723,7 +716,7 @@ func (l *changeLog) greetAgain(s *subscriber) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	if s.at == l.seq {
-		s.greeting = l.greet()
+		s.greeting = append(s.greeting, l.greet()...)
 		s.signal()
 	}
 }
@@ -734,38 +727,37 @@ func (l *changeLog) probe(s *subscriber) bool {
 	defer l.mu.Unlock()
 	s.probe = true
 	s.signal()
-	return l.subs[s]
+	return !s.left
 }
 
-// close ends the log: subscribers leave when they have read it. It returns them.
-func (l *changeLog) close() []*subscriber {
+// close ends the log: subscribers leave when they have read it.
+func (l *changeLog) close() {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	l.closed = true
 	for s := range l.subs {
 		s.signal()
 	}
-	return slices.Collect(maps.Keys(l.subs))
 }
 
-// next waits for something to send to s and returns it: lines, or nothing if the
-// peer is to be probed. It returns false when nothing more will come.
-func (l *changeLog) next(s *subscriber) (lines []byte, more bool) {
-	for {
-		l.mu.Lock()
-		lines, more = l.take(s)
-		l.mu.Unlock()
-		if lines != nil || !more {
-			return lines, more
-		}
-		<-s.wake
+// hangUp disconnects those who are still there.
+func (l *changeLog) hangUp() {
+	l.mu.Lock()
+	subs := slices.Collect(maps.Keys(l.subs))
+	l.mu.Unlock()
+	for _, s := range subs {
+		s.conn.Close()
 	}
 }
 
-// take is next without waiting: it returns nil when there is nothing yet.
-func (l *changeLog) take(s *subscriber) (lines []byte, more bool) {
+// next returns what is to be sent to s next: lines, no bytes at all to probe the
+// peer, or nil when there is nothing yet. It returns false when nothing more
+// will come.
+func (l *changeLog) next(s *subscriber) (lines []byte, more bool) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
 	switch {
-	case !l.subs[s]:
+	case s.left:
 		return nil, false
 	case s.greeting != nil:
 		lines, s.greeting = s.greeting, nil
@@ -806,7 +798,7 @@ func (l *changeLog) span(c cursor) span {
 		case r.born > c.base:
 			verb = "created"
 		}
-		sp.lines = l.appendLine(sp.lines, verb, r.change, r.seq)
+		sp.lines = l.appendLine(sp.lines, verb, r)
 		sp.to.at = r.seq
 	}
 	if sp.to.at == l.seq {
@@ -828,7 +820,7 @@ func (l *changeLog) greet() []byte {
 		if t.stamp.there() {
 			verb = "watching"
 		}
-		lines = l.appendLine(lines, verb, change{path: t.path, stamp: t.stamp, time: now}, l.seq)
+		lines = l.appendLine(lines, verb, &record{path: t.path, stamp: t.stamp, time: now, seq: l.seq})
 	}
 	return lines
 }
@@ -849,27 +841,27 @@ type jsonLine struct {
 	Mtime      string `json:"mtime,omitempty"`
 }
 
-// appendLine appends to lines the one that says verb of c.
-func (l *changeLog) appendLine(lines []byte, verb string, c change, seq uint64) []byte {
+// appendLine appends to lines the one that says verb of r.
+func (l *changeLog) appendLine(lines []byte, verb string, r *record) []byte {
 	if l.json {
-		return l.appendJSON(lines, verb, c, seq)
+		return l.appendJSON(lines, verb, r)
 	}
 	lines = append(append(lines, verb...), ' ')
-	lines = append(c.time.UTC().AppendFormat(lines, timeFormat), ' ')
-	return append(append(lines, quote(c.path)...), '\n')
+	lines = append(r.time.UTC().AppendFormat(lines, timeFormat), ' ')
+	return append(append(lines, quote(r.path)...), '\n')
 }
 
-func (l *changeLog) appendJSON(lines []byte, verb string, c change, seq uint64) []byte {
-	j := jsonLine{Type: verb, Time: c.time.UTC().Format(timeFormat), Seq: seq, Path: c.path}
+func (l *changeLog) appendJSON(lines []byte, verb string, r *record) []byte {
+	j := jsonLine{Type: verb, Time: r.time.UTC().Format(timeFormat), Seq: r.seq, Path: r.path}
 	if verb == "watching" || verb == "waiting" {
 		j.Started = l.started.UTC().Format(timeFormat)
 	}
-	if !utf8.ValidString(c.path) {
-		j.PathBase64 = []byte(c.path)
+	if !utf8.ValidString(r.path) {
+		j.PathBase64 = []byte(r.path)
 	}
-	if c.stamp.kind == file {
-		j.Size = &c.stamp.size
-		j.Mtime = time.Unix(c.stamp.sec, int64(c.stamp.nsec)).UTC().Format("2006-01-02T15:04:05.000000000Z")
+	if r.stamp.kind == file {
+		j.Size = &r.stamp.size
+		j.Mtime = time.Unix(r.stamp.sec, int64(r.stamp.nsec)).UTC().Format("2006-01-02T15:04:05.000000000Z")
 	}
 	var b bytes.Buffer
 	enc := json.NewEncoder(&b)
@@ -893,41 +885,43 @@ func quote(s string) string {
 type logWriter struct {
 	lines chan []byte
 	done  chan struct{}
+	stuck bool // since nothing could be written for a while, lines are dropped
 }
 
 func newLogWriter(w io.Writer) *logWriter {
 	l := &logWriter{lines: make(chan []byte, 1000), done: make(chan struct{})}
 	go func() {
 		defer close(l.done)
-		for line := range l.lines {
-			if line == nil {
-				return
-			}
+		for line := <-l.lines; line != nil; line = <-l.lines {
 			w.Write(line) // the log is lost where it cannot be written, and nothing else
 		}
 	}()
 	return l
 }
 
-// Write takes a line, or drops it if nobody has read the last 1000.
+// Write takes a line. log.Logger makes one call at a time.
 func (l *logWriter) Write(line []byte) (int, error) {
-	select {
-	case l.lines <- bytes.Clone(line):
-	default:
+	l.stuck = l.stuck && len(l.lines) == cap(l.lines)
+	if !l.stuck {
+		select {
+		case l.lines <- bytes.Clone(line):
+		case <-time.After(stalledLog):
+			l.stuck = true
+		}
 	}
 	return len(line), nil
 }
 
 // close waits until the lines are written, or for flushTime.
 func (l *logWriter) close() {
-	timeout := time.After(flushTime)
+	ctx, cancel := context.WithTimeout(context.Background(), flushTime)
+	defer cancel()
 	select {
 	case l.lines <- nil:
-	case <-timeout:
-		return
+	case <-ctx.Done():
 	}
 	select {
 	case <-l.done:
-	case <-timeout:
+	case <-ctx.Done():
 	}
 }

@@ -37,12 +37,12 @@ func TestMain(m *testing.M) {
 // unless it is broken.
 const longEnough = 20 * time.Second
 
-// until waits until ok returns true.
-func until(t *testing.T, what string, ok func() bool) {
+// until waits until ok returns true. What it waits for is formatted when that does not come.
+func until(t *testing.T, ok func() bool, what string, args ...any) {
 	t.Helper()
 	for deadline := time.Now().Add(longEnough); !ok(); time.Sleep(time.Millisecond) {
 		if time.Now().After(deadline) {
-			t.Fatalf("still no %s after %v", what, longEnough)
+			t.Fatalf("still no "+what, args...)
 		}
 	}
 }
@@ -80,14 +80,14 @@ func (l *logText) wait(t *testing.T, part string) (found string) {
 			t.Logf("the end of the log:\n%s", text[max(0, len(text)-2000):])
 		}
 	}()
-	until(t, fmt.Sprintf("%q in the log", part), func() bool {
+	until(t, func() bool {
 		before, after, _ := strings.Cut(l.String(), part)
 		line, _, ended := strings.Cut(after, "\n")
 		if ended {
 			found = before[strings.LastIndex(before, "\n")+1:] + part + line
 		}
 		return ended
-	})
+	}, "%q in the log", part)
 	return found
 }
 
@@ -113,6 +113,11 @@ func start(t *testing.T, args ...string) *program {
 		p.err = run(ctx, append([]string{"-tcp", "127.0.0.1:0", "-interval", "1ms"}, args...), io.Discard, &p.log)
 	}()
 	t.Cleanup(p.stop)
+	t.Cleanup(func() {
+		if t.Failed() {
+			t.Logf("the log:\n%s", &p.log)
+		}
+	})
 	p.addr = strings.TrimPrefix(p.waitLog("listening on"), "net-watcher: listening on ")
 	return p
 }
@@ -473,7 +478,7 @@ func TestJSON(t *testing.T) {
 	}
 
 	p.stop()
-	until(t, "next millisecond", func() bool { return time.Now().UTC().Format(timeFormat) > before.Started })
+	until(t, func() bool { return time.Now().UTC().Format(timeFormat) > before.Started }, "next millisecond")
 	if hear(start(t, "-json", path).subscribe(), "waiting", 0, jsonStarted+jsonPath).Started == before.Started {
 		t.Error("started is the same for another server")
 	}
@@ -498,10 +503,10 @@ func TestHalfClose(t *testing.T) {
 		half.hears("changed", path)
 	}
 	half.Close()
-	until(t, "end of who had half closed", func() bool {
+	until(t, func() bool {
 		replace(t, path, "more")
 		return strings.Contains(p.log.String(), "subscriber 1 disconnected (0 connected)")
-	})
+	}, "end of who had half closed")
 }
 
 // TestGarbage lets a client send much, and then reset the connection.
@@ -662,25 +667,25 @@ func FuzzLine(f *testing.F) {
 		if path == "" || at.Year() < 0 || at.Year() > 9999 {
 			t.Skip("no path is empty, and other years have no time in RFC 3339")
 		}
-		c := change{path: path, time: at}
+		r := &record{path: path, time: at, seq: seq}
 		if n&8 == 0 {
-			c.stamp = stamp{kind: file, size: size, sec: at.Unix(), nsec: int32(at.Nanosecond())}
+			r.stamp = stamp{kind: file, size: size, sec: at.Unix(), nsec: int32(at.Nanosecond())}
 		}
 		verb := []string{"watching", "waiting", "created", "changed", "removed"}[n%5]
-		checkText(t, verb, c)
-		checkJSON(t, verb, c, seq)
+		checkText(t, verb, r)
+		checkJSON(t, verb, r)
 	})
 }
 
-func checkText(t *testing.T, verb string, c change) {
+func checkText(t *testing.T, verb string, r *record) {
 	t.Helper()
-	line := appendedLine(t, &changeLog{}, verb, c, 0)
+	line := appendedLine(t, &changeLog{}, verb, r)
 	fields := strings.SplitN(line, " ", 3)
 	if len(fields) != 3 {
 		t.Fatalf("got %q, want three fields", line)
 	}
 	at, err := time.Parse("2006-01-02T15:04:05.000Z", fields[1])
-	if want := c.time.Truncate(time.Millisecond); fields[0] != verb || err != nil || !at.Equal(want) {
+	if want := r.time.Truncate(time.Millisecond); fields[0] != verb || err != nil || !at.Equal(want) {
 		t.Errorf("got %q, want the type %s and the time %v", line, verb, want)
 	}
 	path := fields[2]
@@ -690,44 +695,44 @@ func checkText(t *testing.T, verb string, c change) {
 	if strings.HasPrefix(path, `"`) {
 		path, err = strconv.Unquote(path)
 	}
-	if path != c.path || err != nil {
-		t.Errorf("got the path %q and %v, want %q", path, err, c.path)
+	if path != r.path || err != nil {
+		t.Errorf("got the path %q and %v, want %q", path, err, r.path)
 	}
 }
 
-func checkJSON(t *testing.T, verb string, c change, seq uint64) {
+func checkJSON(t *testing.T, verb string, rec *record) {
 	t.Helper()
-	line := appendedLine(t, &changeLog{json: true, started: c.time}, verb, c, seq)
+	line := appendedLine(t, &changeLog{config: config{json: true}, started: rec.time}, verb, rec)
 	r := decodeRecord(t, line)
 	path := []byte(r.Path)
 	var err error
 	if r.PathBase64 != nil {
 		path, err = base64.StdEncoding.DecodeString(*r.PathBase64)
 	}
-	if string(path) != c.path || err != nil || r.Path != string([]rune(c.path)) || (r.PathBase64 != nil) == utf8.ValidString(c.path) {
-		t.Errorf("got %s, %v, want the path %q", line, err, c.path)
+	if string(path) != rec.path || err != nil || r.Path != string([]rune(rec.path)) || (r.PathBase64 != nil) == utf8.ValidString(rec.path) {
+		t.Errorf("got %s, %v, want the path %q", line, err, rec.path)
 	}
-	at := c.time.Format("2006-01-02T15:04:05.000Z")
-	want := jsonRecord{Type: verb, Time: at, Seq: seq, Path: r.Path, PathBase64: r.PathBase64, Size: r.Size}
+	at := rec.time.Format("2006-01-02T15:04:05.000Z")
+	want := jsonRecord{Type: verb, Time: at, Seq: rec.seq, Path: r.Path, PathBase64: r.PathBase64, Size: r.Size}
 	if verb == "watching" || verb == "waiting" {
 		want.Started = at
 	}
-	if c.stamp.kind == file {
-		want.Mtime = c.time.Format("2006-01-02T15:04:05.000000000Z")
+	if rec.stamp.kind == file {
+		want.Mtime = rec.time.Format("2006-01-02T15:04:05.000000000Z")
 	}
 	if r != want {
 		t.Errorf("got %s, want %+v", line, want)
 	}
-	if (r.Size != nil) != (c.stamp.kind == file) || r.Size != nil && *r.Size != c.stamp.size {
-		t.Errorf("got %s, want the size %d, or none of what is no file", line, c.stamp.size)
+	if (r.Size != nil) != (rec.stamp.kind == file) || r.Size != nil && *r.Size != rec.stamp.size {
+		t.Errorf("got %s, want the size %d, or none of what is no file", line, rec.stamp.size)
 	}
 }
 
 // appendedLine returns the line that says verb of c, after checking that it is one.
-func appendedLine(t *testing.T, l *changeLog, verb string, c change, seq uint64) string {
+func appendedLine(t *testing.T, l *changeLog, verb string, r *record) string {
 	t.Helper()
 	const before = "the line before\n"
-	text, found := strings.CutPrefix(string(l.appendLine([]byte(before), verb, c, seq)), before)
+	text, found := strings.CutPrefix(string(l.appendLine([]byte(before), verb, r)), before)
 	line, rest, ended := strings.Cut(text, "\n")
 	if !found || !ended || rest != "" || strings.ContainsAny(line, "\r\n") {
 		t.Fatalf("got %q, want one line after %q", text, before)

@@ -11,7 +11,9 @@ import (
 	"path"
 	"path/filepath"
 	"reflect"
+	"runtime/debug"
 	"slices"
+	"strings"
 	"sync"
 	"syscall"
 	"time"
@@ -28,33 +30,35 @@ type poller struct {
 	seed     maphash.Seed
 	idFields []int
 
-	roots  []*entry  // the targets
-	all    []*entry  // what the current poll looks at, parents before what they hold
-	now    time.Time // when the current poll began
-	polls  int       // how many have begun
-	began  bool      // the baseline is taken: what differs from now on is a change
-	said   time.Time // when a slow baseline last said how far it is
-	slow   bool      // the latest calls were slow, so make the next ones side by side
-	warned bool      // the log has been told that polls outlast the interval
+	roots  []*entry         // the targets
+	all    []*entry         // what the current poll looks at, parents before what they hold
+	failed map[*entry]error // what the current poll met in place of a stamp, or of names
+	now    time.Time        // when the current poll began
+	polls  int              // how many have begun
+	began  bool             // the baseline is taken: what differs from now on is a change
+	said   time.Time        // when a slow baseline last said how far it is
+	slow   bool             // the latest calls were slow, so make the next ones side by side
+	warned bool             // the log has been told that polls outlast the interval
 }
 
-// An entry is a path that a poller knows.
+// An entry is a path that a poller knows. There can be a million, so it is small.
 type entry struct {
-	path    string // what stat is given: a target as typed, or a name joined onto it
-	parent  *entry // nil for a target
-	target  int    // index of the target that this is or is below
-	stamp   stamp
-	below   *listing // of a directory, and of what was one until all below is told gone
-	pending *pending // what subscribers have not been told yet, or nil
-	doubt   *doubt   // why an equal stamp is no proof yet, or nil
-	err     error    // what the current poll met in place of a stamp
-	missed  uint8    // polls in a row that found nothing, up to missesToRemove
-	bad     bool     // the log has been told of its trouble, and not of the end
+	path     string // what stat is given: a target as typed, or a name joined onto it
+	parent   *entry // nil for a target
+	stamp    stamp
+	below    *listing // of a directory, and of what was one until all below is told gone
+	pending  *pending // what subscribers have not been told yet, or nil
+	doubt    *doubt   // why an equal stamp is no proof yet, or nil
+	target   int32    // index of the target that this is or is below
+	missed   uint8    // polls in a row that found nothing, up to missesToRemove
+	unlisted bool     // its name was not there when its directory was last read
+	bad      bool     // the log has been told of its trouble, and not of the end
 }
 
 // A listing is what is known to be in a directory.
 type listing struct {
 	entries []*entry // in the order of their names
+	found   []*entry // those among them that the current poll has yet to look at
 	stale   bool     // the directory must be read again
 }
 
@@ -88,8 +92,7 @@ type stamp struct {
 type kind uint8
 
 const (
-	gone     kind = iota
-	dangling      // a symbolic link to nothing, which is gone but listed
+	gone kind = iota
 	file
 	directory
 	other // device, FIFO, socket, or a link to a directory inside a tree
@@ -123,12 +126,15 @@ const (
 	// still can go unreported.
 	maxSettles = 10
 
+	// A poll's garbage is that of a stat per entry, gone at once, while what it
+	// keeps grows old: with so many entries the collector runs when there is
+	// half as much of the one again as of the other...
+	manyEntries = 10_000
+	manyGC      = 150
+
 	// progressEvery is how often a baseline that takes long says how far it is.
 	progressEvery = 2 * time.Second
 )
-
-// errDangling is what a look at a symbolic link to nothing meets.
-var errDangling = errors.New("dangling symbolic link")
 
 // startPollers starts polling c.targets until ctx is done, and returns at once.
 // What the targets are at first reaches l by changeLog.baseline.
@@ -138,10 +144,9 @@ func startPollers(ctx context.Context, c config, l *changeLog) {
 	for i, name := range c.targets {
 		dir := filepath.Dir(name)
 		if byDir[dir] == nil {
-			p := *common
-			byDir[dir] = &p
+			byDir[dir] = common.twin()
 		}
-		byDir[dir].roots = append(byDir[dir].roots, &entry{path: name, target: i})
+		byDir[dir].roots = append(byDir[dir].roots, &entry{path: name, target: int32(i)})
 	}
 	for _, p := range byDir {
 		go p.run(ctx)
@@ -151,6 +156,13 @@ func startPollers(ctx context.Context, c config, l *changeLog) {
 // newPoller returns a poller that has no targets yet.
 func newPoller(c config, l *changeLog) *poller {
 	return &poller{config: c, log: l, seed: maphash.MakeSeed(), idFields: findIDFields()}
+}
+
+// twin returns a poller of roots that is like p in all else.
+func (p *poller) twin(roots ...*entry) *poller {
+	q := *p
+	q.roots, q.all, q.failed = roots, nil, nil
+	return &q
 }
 
 // run polls until ctx is done, with the interval as a pause after each poll.
@@ -171,6 +183,7 @@ func (p *poller) run(ctx context.Context) {
 // something new, looks at that, and so on down; then it reports.
 func (p *poller) poll(ctx context.Context) {
 	p.now = time.Now()
+	p.failed = map[*entry]error{}
 	p.polls++
 	if p.polls == 1 {
 		p.said = p.now
@@ -202,9 +215,7 @@ func (p *poller) part(ctx context.Context) {
 			i++
 			continue
 		}
-		q := *p
-		q.roots = []*entry{p.roots[i]}
-		q.all = nil
+		q := p.twin(p.roots[i])
 		p.roots = slices.Delete(p.roots, i, i+1)
 		go q.run(ctx)
 	}
@@ -224,25 +235,29 @@ func (e *entry) appendBelow(all []*entry) []*entry {
 
 // look looks at each of es.
 func (p *poller) look(es []*entry) {
-	p.spread(len(es), func(i int) { p.lookAt(es[i]) })
+	p.spread(es, p.lookAt)
 }
 
-// spread calls f with 0 to n-1. While calls prove slow it makes sideBySide of
-// them at a time, so no call of f may touch what another one does.
-func (p *poller) spread(n int, f func(int)) {
-	for done := 0; done < n; {
-		step, workers := min(16, done+1, n-done), 1
-		start := time.Now()
+// spread calls f with each of es, and notes the errors. While calls prove slow it
+// makes sideBySide of them at a time, so a call may touch nothing but its entry
+// and, when that is a directory, the entries directly below.
+func (p *poller) spread(es []*entry, f func(*entry) error) {
+	var errs [4 * sideBySide]error
+	for done := 0; done < len(es); {
+		step, workers := min(16, done+1, len(es)-done), 1
 		if p.slow {
-			step, workers = min(4*sideBySide, n-done), sideBySide
-			inParallel(workers, step, func(i int) { f(done + i) })
-		} else {
-			for i := range step {
-				f(done + i)
-			}
+			step, workers = min(len(errs), len(es)-done), sideBySide
 		}
+		batch := es[done : done+step]
+		start := time.Now()
+		inParallel(workers, step, func(i int) { errs[i] = f(batch[i]) })
 		now := time.Now()
 		p.slow = now.Sub(start)*time.Duration(min(workers, step)) > slowCall*time.Duration(step)
+		for i, e := range batch {
+			if errs[i] != nil {
+				p.failed[e] = errs[i]
+			}
+		}
 		done += step
 		if !p.began && now.Sub(p.said) >= progressEvery {
 			p.said = now
@@ -253,6 +268,12 @@ func (p *poller) spread(n int, f func(int)) {
 
 // inParallel calls f with 0 to n-1, in as many goroutines as there are workers.
 func inParallel(workers, n int, f func(int)) {
+	if workers == 1 {
+		for i := range n {
+			f(i)
+		}
+		return
+	}
 	var wg sync.WaitGroup
 	for first := range workers {
 		wg.Go(func() {
@@ -264,14 +285,13 @@ func inParallel(workers, n int, f func(int)) {
 	wg.Wait()
 }
 
-// lookAt stats e and notes what is different, or, in e.err, why it cannot say.
-func (p *poller) lookAt(e *entry) {
+// lookAt stats e and notes what is different, or returns why it cannot say.
+func (p *poller) lookAt(e *entry) error {
 	p.progress()
 	st, err := p.stampOf(e)
-	e.err = err
 	switch {
 	case err != nil:
-		return
+		return err
 	case !st.same(&e.stamp):
 		p.note(e, st)
 	case e.doubt != nil:
@@ -279,8 +299,9 @@ func (p *poller) lookAt(e *entry) {
 	}
 	if e.bad && st.kind == directory {
 		e.below.stale = true
-		e.err = p.searchable(e)
+		return p.searchable(e)
 	}
+	return nil
 }
 
 // progress shows changeLog.await that the baseline does not stand still.
@@ -303,12 +324,10 @@ func (p *poller) stampOf(e *entry) (stamp, error) {
 	}
 	if fi.Mode()&fs.ModeSymlink != 0 {
 		to, err := p.stat(e.path)
-		switch {
-		case absent(err):
-			return stamp{}, errDangling
-		case err != nil:
-			return stamp{}, err
-		case !to.IsDir():
+		if err != nil {
+			return stamp{}, err // nothing, perhaps: a dangling link is as absent
+		}
+		if !to.IsDir() {
 			fi = to
 		}
 	}
@@ -324,7 +343,7 @@ func (p *poller) searchable(e *entry) error {
 // absent reports whether err says that there is nothing. Any other error says
 // nothing about that.
 func absent(err error) bool {
-	return errors.Is(err, fs.ErrNotExist) || errors.Is(err, syscall.ENOTDIR) || errors.Is(err, errDangling)
+	return errors.Is(err, fs.ErrNotExist) || errors.Is(err, syscall.ENOTDIR)
 }
 
 // note makes st what e is now. Where that matters to subscribers, the
@@ -419,49 +438,60 @@ func (p *poller) hash(name string) (uint64, error) {
 // read reads those of es that are directories and may hold something new, and
 // returns what it found that was not known.
 func (p *poller) read(es []*entry) []*entry {
-	var dirs []*entry
+	var dirs, found []*entry
 	for i, e := range es {
-		if e.stamp.kind == directory && e.err == nil && (e.below.stale || (p.polls+i)%rereadEvery == 0) {
+		if e.stamp.kind == directory && p.failed[e] == nil && (e.below.stale || (p.polls+i)%rereadEvery == 0) {
 			dirs = append(dirs, e)
 		}
 	}
-	found := make([][]*entry, len(dirs))
-	p.spread(len(dirs), func(i int) { found[i] = p.readDir(dirs[i]) })
-	return slices.Concat(found...)
+	p.spread(dirs, p.readDir)
+	for _, e := range dirs {
+		found = append(found, e.below.found...)
+		e.below.found = nil
+	}
+	return found
 }
 
-// readDir merges the names in the directory e into what is known to be there,
-// and returns the entries that are new. Known names that are not listed are
-// absent, whatever their stat said: on a file system that ignores case a stat
-// finds a renamed file under its old name too.
-func (p *poller) readDir(e *entry) []*entry {
+// readDir compares the names in the directory e with what is known to be there.
+// Known names that are not listed are absent, whatever their stat said: on a file
+// system that ignores case a stat finds a renamed file under its old name too.
+func (p *poller) readDir(e *entry) error {
 	names, err := p.names(e.prefix())
-	if err != nil {
-		e.below.stale = true
-		if !absent(err) {
-			e.err = err
-		}
+	e.below.stale = err != nil
+	if absent(err) {
 		return nil
 	}
-	e.below.stale = false
-	var found []*entry
-	prefix, known := e.prefix(), e.below.entries
-	merged := make([]*entry, 0, len(names))
-	for _, name := range append(names, "") {
-		for len(known) > 0 && (name == "" || known[0].path[len(prefix):] < name) {
-			known[0].err = fs.ErrNotExist
-			merged, known = append(merged, known[0]), known[1:]
-		}
-		switch {
-		case name == "":
-		case len(known) > 0 && known[0].path[len(prefix):] == name:
-			merged, known = append(merged, known[0]), known[1:]
-		default:
-			c := &entry{path: prefix + name, parent: e, target: e.target}
-			merged, found = append(merged, c), append(found, c)
-		}
+	if err != nil {
+		return err
 	}
-	e.below.entries = merged
+	prefix := e.prefix()
+	for _, c := range e.below.entries {
+		_, listed := slices.BinarySearch(names, c.path[len(prefix):])
+		c.unlisted = !listed
+	}
+	names = slices.DeleteFunc(names, func(name string) bool {
+		_, known := slices.BinarySearchFunc(e.below.entries, name, func(c *entry, name string) int { return cmp.Compare(c.path[len(prefix):], name) })
+		return known
+	})
+	e.below.found = newEntries(e, prefix, names)
+	e.below.entries = append(e.below.entries, e.below.found...)
+	slices.SortFunc(e.below.entries, func(a, b *entry) int { return cmp.Compare(a.path, b.path) })
+	return nil
+}
+
+// newEntries returns entries in the directory parent. They and their paths share
+// two pieces of memory, which is far less work for the garbage collector.
+func newEntries(parent *entry, prefix string, names []string) []*entry {
+	if len(names) == 0 {
+		return nil
+	}
+	block, found := make([]entry, len(names)), make([]*entry, len(names))
+	paths := prefix + strings.Join(names, prefix)
+	for i, name := range names {
+		n := len(prefix) + len(name)
+		block[i] = entry{path: paths[:n], parent: parent, target: parent.target}
+		found[i], paths = &block[i], paths[n:]
+	}
 	return found
 }
 
@@ -496,55 +526,49 @@ func (p *poller) names(prefix string) ([]string, error) {
 // weigh goes through what the looks met, parents first, for what one entry met
 // can mean something else in the light of another.
 func (p *poller) weigh() {
-	emptied := map[*entry]bool{}
+	emptied := map[*listing]bool{}
 	for _, e := range p.all {
-		if e.parent != nil && !e.parent.holds() {
-			e.err = fs.ErrNotExist
+		err := p.failed[e]
+		if e.unlisted || e.parent != nil && !e.parent.holds() {
+			err = fs.ErrNotExist
 		}
 		switch {
-		case e.err == nil:
+		case err == nil:
 			e.missed = 0
 			p.recovered(e, "readable again")
-		case !absent(e.err):
-			p.trouble(e)
+		case !absent(err):
+			p.trouble(e, err)
 		case e.parent != nil && e.parent.troubled():
 			// What cannot be read can look empty.
 		default:
 			p.miss(e)
-			if e.stamp.kind == gone && e.pending == nil && e.parent != nil {
-				emptied[e.parent] = true
+			if e.forgettable() && e.parent != nil {
+				emptied[e.parent.below] = true
 			}
 		}
 	}
-	for e := range emptied {
-		e.below.entries = slices.DeleteFunc(e.below.entries, func(c *entry) bool {
-			return c.stamp.kind == gone && c.pending == nil && c.err != nil && absent(c.err)
-		})
+	for l := range emptied {
+		l.entries = slices.DeleteFunc(l.entries, (*entry).forgettable)
 	}
 }
 
 // miss counts a poll that did not find e, and makes it gone when that is enough.
 func (p *poller) miss(e *entry) {
 	p.recovered(e, "not there any more")
-	if e.parent != nil {
+	if e.parent != nil && (e.stamp.there() || e.unlisted) {
 		e.parent.below.stale = true
 	}
 	if e.missed < missesToRemove {
 		e.missed++
 	}
-	st := stamp{kind: gone}
-	if errors.Is(e.err, errDangling) {
-		st.kind = dangling
-	}
-	if (e.missed == missesToRemove || !e.stamp.there()) && !st.same(&e.stamp) {
-		p.note(e, st)
+	if e.missed == missesToRemove && e.stamp.there() {
+		p.note(e, stamp{})
 	}
 }
 
 // trouble logs that e cannot be looked at, unless that is because of a directory
 // above it: then one line speaks for all that is below.
-func (p *poller) trouble(e *entry) {
-	err := e.err
+func (p *poller) trouble(e *entry, err error) {
 	if e.parent != nil {
 		if e.parent.troubled() {
 			return
@@ -595,11 +619,15 @@ func reason(err error) error {
 // of nothing that is there.
 func (p *poller) begin() {
 	p.began = true
-	targets := map[int]target{}
-	for _, e := range p.roots {
-		targets[e.target] = target{path: e.display(), stamp: e.stamp, entries: len(p.all), known: true}
+	if len(p.all) >= manyEntries {
+		debug.SetGCPercent(manyGC)
 	}
-	if p.log.baseline(targets) {
+	var found []target
+	for _, e := range p.roots {
+		r := record{path: e.display(), target: int(e.target), stamp: e.stamp}
+		found = append(found, target{record: r, entries: len(p.all), known: true})
+	}
+	if p.log.baseline(found) {
 		return
 	}
 	for _, e := range p.all {
@@ -620,20 +648,17 @@ func (p *poller) report() {
 		}
 	}
 	slices.SortFunc(due, func(a, b *entry) int { return cmp.Compare(a.path, b.path) })
-	var changes []change
-	add := func(verb string, e *entry, st stamp) {
-		c := change{verb: verb, target: e.target, root: e.parent == nil, path: e.displayAs(st.kind), time: p.now}
-		if verb != "removed" {
-			c.stamp = st
-		}
-		changes = append(changes, c)
+	var changes []*record
+	add := func(e *entry, path string, r record) {
+		r.path, r.target, r.root, r.time = path, int(e.target), e.parent == nil, p.now
+		changes = append(changes, &r)
 	}
 	for _, e := range slices.Backward(due) {
 		told := e.pending.told
 		if !told.there() || e.stamp.there() && (told.kind == directory) == (e.stamp.kind == directory) || e.holdsTold() {
 			continue
 		}
-		add("removed", e, told)
+		add(e, e.displayAs(told.kind), record{})
 		e.pending.told = stamp{}
 	}
 	for _, e := range due {
@@ -645,18 +670,24 @@ func (p *poller) report() {
 			// Its parent's creation settles later, or what was seen is not in its
 			// parent any more, but behind a link in its place.
 		case !told.there():
-			add("created", e, e.stamp)
+			add(e, e.display(), record{stamp: e.stamp, created: true})
 			e.pending = nil
 		case !e.stamp.there() || (told.kind == directory) != (e.stamp.kind == directory):
 			// The removal of something below settles later.
 		default:
 			if e.stamp.kind != directory {
-				add("changed", e, e.stamp)
+				add(e, e.display(), record{stamp: e.stamp})
 			}
 			e.pending = nil
 		}
 	}
 	p.log.append(changes)
+}
+
+// forgettable reports whether e is gone, and everybody knows. A dangling link is
+// gone, but listed.
+func (e *entry) forgettable() bool {
+	return e.unlisted && !e.stamp.there() && e.pending == nil
 }
 
 // told returns the stamp of e that subscribers know.
@@ -700,7 +731,7 @@ func (e *entry) prefix() string {
 
 // there reports whether the stamp is of something that is there.
 func (s stamp) there() bool {
-	return s.kind > dangling
+	return s.kind != gone
 }
 
 // same reports whether nothing that a stamp tells differs. It asks for equality,

@@ -964,19 +964,19 @@ func newLogTest(t *testing.T) logTest {
 func (l logTest) join() *subscriber {
 	conn, _ := net.Pipe()
 	s, _ := l.changeLog.join(conn)
-	l.take(s)
+	l.next(s)
 	return s
 }
 
 // say appends a change with n paths, numbered from first.
 func (l logTest) say(verb string, first, n int) {
-	var changes []change
+	var changes []*record
 	for i := range n {
-		c := change{verb: verb, path: fmt.Sprintf("x/%06d", first+i)}
+		r := &record{path: fmt.Sprintf("x/%06d", first+i), created: verb == "created"}
 		if verb != "removed" {
-			c.stamp.kind = file
+			r.stamp.kind = file
 		}
-		changes = append(changes, c)
+		changes = append(changes, r)
 	}
 	l.append(changes)
 }
@@ -984,7 +984,7 @@ func (l logTest) say(verb string, first, n int) {
 // all returns what s has not read, and in how many pieces it comes.
 func (l logTest) all(s *subscriber) (lines string, pieces int) {
 	for s.at < l.seq {
-		piece, _ := l.take(s)
+		piece, _ := l.next(s)
 		lines += string(piece)
 		pieces++
 	}
@@ -997,7 +997,7 @@ func TestPieces(t *testing.T) {
 	l := newLogTest(t)
 	s := l.join()
 	l.say("created", 0, 10_000)
-	first, _ := l.take(s)
+	first, _ := l.next(s)
 	l.say("changed", 0, 10_000)
 	rest, pieces := l.all(s)
 	if again, _ := l.all(s); again != "" || s.base != l.seq {
@@ -1139,7 +1139,7 @@ func benchmarkChange(b *testing.B, network string, n int) {
 	b.ReportAllocs()
 	for b.Loop() {
 		a.hear(func() {
-			l.append([]change{{verb: "changed", path: "x", root: true, stamp: stamp{kind: file}, time: time.Now()}})
+			l.append([]*record{{path: "x", root: true, stamp: stamp{kind: file}, time: time.Now()}})
 		})
 	}
 	b.ReportMetric(each, "B/subscriber")
