@@ -136,6 +136,9 @@ const (
 	progressEvery = 2 * time.Second
 )
 
+// errMoved says that what was opened is not what the stamp is of.
+var errMoved = errors.New("changed since its stat")
+
 // startPollers starts polling c.targets until ctx is done, and returns at once.
 // What the targets are at first reaches l by changeLog.baseline.
 func startPollers(ctx context.Context, c config, l *changeLog) {
@@ -384,7 +387,7 @@ func (p *poller) doubtOf(e *entry) *doubt {
 	case e.stamp.kind == directory && young:
 		return d
 	case e.stamp.kind == file && e.stamp.size <= maxHashed && (young || p.content):
-		sum, err := p.hash(e.path)
+		sum, err := p.hash(e)
 		d.hash, d.hashed = sum, err == nil
 		return d
 	}
@@ -400,39 +403,47 @@ func (p *poller) recheck(e *entry) {
 	if e.stamp.kind == directory {
 		e.below.stale = true
 	} else {
-		sum, err := p.hash(e.path)
+		sum, err := p.hash(e)
 		if err == nil {
 			if d.hashed && d.hash != sum {
 				p.differs(e)
 			}
 			d.hash, d.hashed = sum, true
 		}
-		over = over && !p.content && (err == nil || errors.Is(err, fs.ErrPermission))
+		over = over && !p.content && (err == nil || errors.Is(err, fs.ErrPermission) || errors.Is(err, errMoved))
 	}
 	if over {
 		e.doubt = nil
 	}
 }
 
-// hash returns a hash of what the file at name holds. Only regular files are
-// read: anything else that has taken the name since its stat could block.
-func (p *poller) hash(name string) (uint64, error) {
-	f, err := p.open(name)
+// hash returns a hash of what the file e holds. Only regular files are read, for
+// what has taken the name since could block. What differs from the stamp of e by
+// the end of reading is an error, and not a change yet: the next stamp will tell.
+func (p *poller) hash(e *entry) (uint64, error) {
+	f, err := p.open(e.path)
 	if err != nil {
 		return 0, err
 	}
 	defer f.Close()
+	var h maphash.Hash
+	h.SetSeed(p.seed)
 	fi, err := f.Stat()
+	if err == nil && fi.Mode().IsRegular() {
+		_, err = io.Copy(&h, io.LimitReader(f, maxHashed))
+	}
+	if err == nil {
+		fi, err = f.Stat()
+	}
 	if err != nil {
 		return 0, err
 	}
-	if !fi.Mode().IsRegular() {
-		return 0, errors.New("not a regular file")
+	st := newStamp(fi, p.idFields)
+	st.id, st.info = e.stamp.id, e.stamp.info // which some file systems number anew when a file is opened
+	if !st.same(&e.stamp) {
+		return 0, errMoved
 	}
-	var h maphash.Hash
-	h.SetSeed(p.seed)
-	_, err = io.Copy(&h, io.LimitReader(f, maxHashed))
-	return h.Sum64(), err
+	return h.Sum64(), nil
 }
 
 // read reads those of es that are directories and may hold something new, and

@@ -951,6 +951,36 @@ func TestIgnoredCase(t *testing.T) {
 	})
 }
 
+// TestReplacedWhileHashed replaces a file between the look at its stamp and the look
+// at its content. That is one change, of which the next stamp tells.
+func TestReplacedWhileHashed(t *testing.T) {
+	dir := t.TempDir()
+	synctest.Test(t, func(t *testing.T) {
+		writeFiles(t, dir, "a", "b")
+		now := time.Now()
+		if err := os.Chtimes(dir+"/a", now, now); err != nil {
+			t.Fatal(err)
+		}
+		c := configure(t, dir+"/a")
+		opened := 0
+		c.open = func(name string) (*os.File, error) {
+			if opened++; opened == 2 {
+				if err := os.Rename(dir+"/b", dir+"/a"); err != nil {
+					t.Error(err)
+				}
+			}
+			return os.Open(name)
+		}
+		ln, _ := begin(t, c)
+		j := ln.dial("j")
+		j.drain()
+		time.Sleep(time.Minute)
+		if got, want := verbs(j.drain()), "changed "+dir+"/a\n"; got != want || opened < 2 {
+			t.Errorf("sent %q after %d opens, want %q", got, opened, want)
+		}
+	})
+}
+
 // A logTest is a change log with subscribers that are read by hand.
 type logTest struct{ *changeLog }
 
