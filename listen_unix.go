@@ -6,11 +6,14 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io/fs"
 	"net"
 	"os"
 	"os/signal"
+	"path/filepath"
 	"strings"
 	"syscall"
+	"time"
 )
 
 // A closed pipe as stdout or stderr must not end the server, so SIGPIPE is
@@ -35,7 +38,11 @@ func listenUnix(ctx context.Context, path string) (net.Listener, error) {
 	}
 	ln, err := bindUnix(ctx, path)
 	if errors.Is(err, syscall.EADDRINUSE) {
-		if err := removeStale(ctx, path); err != nil {
+		err = removeStale(ctx, path)
+		if errors.Is(err, fs.ErrNotExist) {
+			err = errStarting
+		}
+		if err != nil {
 			return nil, fmt.Errorf("listen unix %s: %w", path, err)
 		}
 		ln, err = bindUnix(ctx, path)
@@ -62,10 +69,16 @@ func bindUnix(ctx context.Context, path string) (net.Listener, error) {
 	return ln, nil
 }
 
+// startTime is more than what a server needs between bind and listen.
+const startTime = 20 * time.Millisecond
+
+var errStarting = errors.New("another server is starting there")
+
 // removeStale removes the socket at path if no server listens to it. Linux
 // refuses a connection to a regular file just as it does to a dead socket, so
-// what the path is must be asked first; and last, for a new server may have
-// replaced it since.
+// what the path is must be asked first. A server that is just starting refuses
+// too, between bind and listen, so it is asked twice. And what is removed is moved
+// out of the way and looked at before, for a new server may have replaced it.
 func removeStale(ctx context.Context, path string) error {
 	before, err := os.Lstat(path)
 	if err != nil {
@@ -74,19 +87,37 @@ func removeStale(ctx context.Context, path string) error {
 	if before.Mode().Type() != os.ModeSocket {
 		return errors.New("the file exists and is not a socket; choose another path")
 	}
-	conn, err := new(net.Dialer).DialContext(ctx, "unix", path)
-	if err == nil {
-		conn.Close()
-		return errors.New("another server is already listening there")
+	for range 2 {
+		conn, err := new(net.Dialer).DialContext(ctx, "unix", path)
+		if err == nil {
+			conn.Close()
+		}
+		if err == nil || errors.Is(err, syscall.EAGAIN) { // its backlog is full
+			return errors.New("another server is already listening there")
+		}
+		if !errors.Is(err, syscall.ECONNREFUSED) {
+			return err
+		}
+		wait(ctx, startTime)
 	}
-	if !errors.Is(err, syscall.ECONNREFUSED) {
+	aside, err := os.MkdirTemp(filepath.Dir(path), ".net-watcher-")
+	if err != nil {
 		return err
 	}
-	after, err := os.Lstat(path)
-	if err != nil || !os.SameFile(before, after) {
-		return errors.New("another server is starting there")
+	defer os.RemoveAll(aside)
+	moved := filepath.Join(aside, "socket")
+	isIt := func(name string) bool { // inode numbers are used again
+		now, err := os.Lstat(name)
+		return err == nil && os.SameFile(before, now) && before.ModTime().Equal(now.ModTime())
 	}
-	return os.Remove(path)
+	if !isIt(path) || os.Rename(path, moved) != nil {
+		return errStarting
+	}
+	if !isIt(moved) {
+		os.Link(moved, path) // back, unless there is a third one by now
+		return errStarting
+	}
+	return nil
 }
 
 // A unixListener removes its socket on Close, if it is still its own. Go's own

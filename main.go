@@ -234,13 +234,15 @@ func parse(args []string) (config, error) {
 // check takes the targets into c, and returns what is wrong with it then. It is
 // told which flags were given.
 func (c *config) check(given map[string]bool, targets []string) error {
+	seen := map[string]bool{}
 	for _, name := range targets {
 		switch {
 		case name == "":
 			return errors.New("empty target")
 		case name[0] == '-':
 			return fmt.Errorf("target %s starts with -: flags come before targets, and a file of that name is ./%[1]s", name)
-		case !slices.Contains(c.targets, name):
+		case !seen[name]:
+			seen[name] = true
 			c.targets = append(c.targets, name)
 		}
 	}
@@ -279,7 +281,11 @@ func listen(ctx context.Context, c config) (listeners []net.Listener, err error)
 		lc := net.ListenConfig{KeepAliveConfig: net.KeepAliveConfig{
 			Enable: true, Idle: keepAliveInterval, Interval: keepAliveInterval, Count: keepAliveCount,
 		}}
-		ln, err := lc.Listen(ctx, "tcp", c.tcp)
+		network := "tcp"
+		if strings.HasPrefix(c.tcp, "0.0.0.0:") {
+			network = "tcp4" // or it would be IPv6 as well
+		}
+		ln, err := lc.Listen(ctx, network, c.tcp)
 		if err != nil {
 			return nil, fmt.Errorf("%w; -tcp chooses another address", err)
 		}
@@ -368,7 +374,9 @@ func serve(ctx context.Context, ln net.Listener, l *changeLog, slots chan struct
 		l.logger.Printf("subscriber %d connected from %s (%d connected)", s.id, quote(from.String()), connected)
 		serving.Go(func() {
 			s.serve(l)
-			l.logger.Printf("subscriber %d disconnected (%d connected)", s.id, l.leave(s))
+			if connected := l.leave(s); ctx.Err() == nil {
+				l.logger.Printf("subscriber %d disconnected (%d connected)", s.id, connected)
+			}
 			<-slots
 		})
 	}
@@ -567,12 +575,17 @@ func (l *changeLog) await(ctx context.Context) bool {
 	return true
 }
 
-// begin logs what the targets are, and opens the log for subscribers.
+// begin opens the log for subscribers.
 func (l *changeLog) begin() {
 	l.mu.Lock()
 	l.open = true
 	targets := slices.Clone(l.targets)
 	l.mu.Unlock()
+	l.announce(targets)
+}
+
+// announce logs what targets are at first.
+func (l *changeLog) announce(targets []target) {
 	for _, t := range targets {
 		switch {
 		case !t.known:

@@ -65,6 +65,7 @@ type listing struct {
 // A pending difference waits to settle, and for its parent's turn.
 type pending struct {
 	told        stamp // what subscribers know
+	content     bool  // the content differs, whatever the stamp says
 	first, last time.Time
 }
 
@@ -75,6 +76,7 @@ type doubt struct {
 	grain  time.Duration
 	hash   uint64
 	hashed bool
+	blind  bool // the log has been told that the content cannot be read
 }
 
 // A stamp is what a poll remembers of a path: what it is, and how to tell
@@ -264,7 +266,8 @@ func (p *poller) spread(es []*entry, f func(*entry) error) {
 		done += step
 		if !p.began && now.Sub(p.said) >= progressEvery {
 			p.said = now
-			p.log.logger.Printf("reading %s: %d entries so far", quote(p.roots[0].display()), len(p.all))
+			seen := max(done, len(p.all)-len(es)+done)
+			p.log.logger.Printf("reading %s: %d entries so far", quote(p.roots[0].display()), seen)
 		}
 	}
 }
@@ -366,12 +369,13 @@ func (p *poller) note(e *entry, st stamp) {
 	e.doubt = p.doubtOf(e)
 }
 
-// differs says that e is not what it was, as of this poll.
+// differs says that e is seen now to be not what it was.
 func (p *poller) differs(e *entry) {
+	now := time.Now()
 	if e.pending == nil {
-		e.pending = &pending{told: e.stamp, first: p.now}
+		e.pending = &pending{told: e.stamp, first: now}
 	}
-	e.pending.last = p.now
+	e.pending.last = now
 }
 
 // doubtOf returns the doubt to have about a stamp that was just seen for the
@@ -382,13 +386,13 @@ func (p *poller) doubtOf(e *entry) *doubt {
 	if e.stamp.nsec == 0 {
 		d.grain, margin = wholeSecondGrain, wholeSecondGrain+clockSkew
 	}
-	young := d.since.Sub(time.Unix(e.stamp.sec, int64(e.stamp.nsec))).Abs() <= margin
+	mtime := time.Unix(e.stamp.sec, int64(e.stamp.nsec))
+	young := !mtime.Before(p.now.Add(-margin)) && !mtime.After(d.since.Add(margin))
 	switch {
 	case e.stamp.kind == directory && young:
 		return d
 	case e.stamp.kind == file && e.stamp.size <= maxHashed && (young || p.content):
-		sum, err := p.hash(e)
-		d.hash, d.hashed = sum, err == nil
+		p.compare(e, d)
 		return d
 	}
 	return nil
@@ -399,22 +403,39 @@ func (p *poller) doubtOf(e *entry) *doubt {
 // -content wants it.
 func (p *poller) recheck(e *entry) {
 	d := e.doubt
-	over := time.Since(d.since) > d.grain
+	over := time.Since(d.since) > d.grain && !p.content
 	if e.stamp.kind == directory {
 		e.below.stale = true
 	} else {
-		sum, err := p.hash(e)
-		if err == nil {
-			if d.hashed && d.hash != sum {
-				p.differs(e)
-			}
-			d.hash, d.hashed = sum, true
+		before := *d
+		err := p.compare(e, d)
+		if err == nil && (!before.hashed || before.hash != d.hash) {
+			p.differs(e)
+			e.pending.content = true
 		}
-		over = over && !p.content && (err == nil || errors.Is(err, fs.ErrPermission) || errors.Is(err, errMoved))
+		over = over && (err == nil || errors.Is(err, fs.ErrPermission) || errors.Is(err, errMoved))
 	}
 	if over {
 		e.doubt = nil
 	}
+}
+
+// compare takes a new hash of the content of e for d. Of -content the log is told
+// when that cannot be done, and when it can again.
+func (p *poller) compare(e *entry, d *doubt) error {
+	sum, err := p.hash(e)
+	if err == nil {
+		d.hash, d.hashed = sum, true
+	}
+	if blind := err != nil && !errors.Is(err, errMoved) && !absent(err); p.content && blind != d.blind {
+		d.blind = blind
+		if blind {
+			p.log.logger.Printf("%s: %v; not comparing its content", quote(e.path), reason(err))
+		} else {
+			p.log.logger.Printf("%s: comparing its content again", quote(e.path))
+		}
+	}
+	return err
 }
 
 // hash returns a hash of what the file e holds. Only regular files are read, for
@@ -548,9 +569,10 @@ func (p *poller) weigh() {
 			e.missed = 0
 			p.recovered(e, "readable again")
 		case !absent(err):
+			e.unmiss()
 			p.trouble(e, err)
 		case e.parent != nil && e.parent.troubled():
-			// What cannot be read can look empty.
+			e.unmiss() // what cannot be read can look empty
 		default:
 			p.miss(e)
 			if e.forgettable() && e.parent != nil {
@@ -574,6 +596,13 @@ func (p *poller) miss(e *entry) {
 	}
 	if e.missed == missesToRemove && e.stamp.there() {
 		p.note(e, stamp{})
+	}
+}
+
+// unmiss ends a row of misses that was not long enough.
+func (e *entry) unmiss() {
+	if e.missed < missesToRemove {
+		e.missed = 0
 	}
 }
 
@@ -641,9 +670,11 @@ func (p *poller) begin() {
 	if p.log.baseline(found) {
 		return
 	}
+	p.log.announce(found)
+	now := time.Now()
 	for _, e := range p.all {
 		if e.stamp.there() {
-			e.pending = &pending{first: p.now, last: p.now}
+			e.pending = &pending{first: now, last: now}
 		}
 	}
 }
@@ -654,14 +685,17 @@ func (p *poller) begin() {
 func (p *poller) report() {
 	var due []*entry
 	for _, e := range p.all {
-		if e.pending != nil && (p.now.Sub(e.pending.last) >= p.settle || p.now.Sub(e.pending.first) >= maxSettles*p.settle) {
+		if e.pending == nil || e.missed > 0 && e.stamp.there() { // whether it is there, the next poll will tell
+			continue
+		}
+		if p.settle == 0 || p.now.Sub(e.pending.last) >= p.settle || p.now.Sub(e.pending.first)/maxSettles >= p.settle {
 			due = append(due, e)
 		}
 	}
 	slices.SortFunc(due, func(a, b *entry) int { return cmp.Compare(a.path, b.path) })
 	var changes []*record
 	add := func(e *entry, path string, r record) {
-		r.path, r.target, r.root, r.time = path, int(e.target), e.parent == nil, p.now
+		r.path, r.target, r.root, r.time = path, int(e.target), e.parent == nil, e.pending.last
 		changes = append(changes, &r)
 	}
 	for _, e := range slices.Backward(due) {
@@ -686,7 +720,7 @@ func (p *poller) report() {
 		case !e.stamp.there() || (told.kind == directory) != (e.stamp.kind == directory):
 			// The removal of something below settles later.
 		default:
-			if e.stamp.kind != directory {
+			if e.stamp.kind != directory && (e.pending.content || !told.same(&e.stamp)) {
 				add(e, e.display(), record{stamp: e.stamp})
 			}
 			e.pending = nil

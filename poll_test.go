@@ -122,7 +122,7 @@ var commands = []struct {
 	{"ln", "from to", "make to a hard link to from", (*script).link},
 	{"symlink", "text path", "make path a symbolic link that says text", (*script).symlink},
 	{"chmod", "mode path", "change the mode", (*script).chmod},
-	{"fail", "path error", "let looks at path fail: EACCES, EIO, EMFILE or ESTALE", (*script).fail},
+	{"fail", "path error", "let looks at path fail: ENOENT, EACCES, EIO, ESTALE or, for opening it only, EMFILE", (*script).fail},
 	{"heal", "", "let all looks succeed again", (*script).heal},
 	{"log", "", "print what was logged since the last time", (*script).showLog},
 	{"quit", "", "end the server and print the rest", (*script).quit},
@@ -201,9 +201,14 @@ func (s *script) watch(args []string) error {
 	if err != nil {
 		return err
 	}
-	c.stat = func(name string) (os.FileInfo, error) { return look(s, name, os.Stat) }
-	c.lstat = func(name string) (os.FileInfo, error) { return look(s, name, os.Lstat) }
-	c.open = func(name string) (*os.File, error) { return look(s, name, os.Open) }
+	c.stat = func(name string) (os.FileInfo, error) { return s.look(name, os.Stat) }
+	c.lstat = func(name string) (os.FileInfo, error) { return s.look(name, os.Lstat) }
+	c.open = func(name string) (*os.File, error) {
+		if err := s.failure(name); err != nil {
+			return nil, &os.PathError{Op: "open", Path: name, Err: err}
+		}
+		return os.Open(s.dir + "/" + name)
+	}
 	var ctx context.Context
 	ctx, s.stop = context.WithCancelCause(s.Context())
 	s.Cleanup(func() {
@@ -219,11 +224,10 @@ func (s *script) watch(args []string) error {
 	return nil
 }
 
-// look calls f with the place of name, unless the script lets that fail.
-func look[T any](s *script, name string, f func(string) (T, error)) (T, error) {
-	if err := s.failure(name); err != nil {
-		var none T
-		return none, &os.PathError{Op: "look", Path: name, Err: err}
+// look stats the place of name by f, unless the script lets that fail.
+func (s *script) look(name string, f func(string) (os.FileInfo, error)) (os.FileInfo, error) {
+	if err := s.failure(name); err != nil && err != syscall.EMFILE {
+		return nil, &os.PathError{Op: "stat", Path: name, Err: err}
 	}
 	return f(s.dir + "/" + name)
 }
@@ -405,7 +409,7 @@ func (s *script) chmod(args []string) error {
 }
 
 func (s *script) fail(args []string) error {
-	errs := map[string]error{"EACCES": syscall.EACCES, "EIO": syscall.EIO, "EMFILE": syscall.EMFILE, "ESTALE": errors.New("stale file handle")}
+	errs := map[string]error{"ENOENT": syscall.ENOENT, "EACCES": syscall.EACCES, "EIO": syscall.EIO, "EMFILE": syscall.EMFILE, "ESTALE": errors.New("stale file handle")}
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.failing[args[0]] = errs[args[1]]
@@ -914,12 +918,45 @@ func TestSlowBaseline(t *testing.T) {
 		_, logged := begin(t, c)
 		time.Sleep(time.Minute)
 		for _, want := range []string{
-			"^reading " + dir + "/tree/: 301 entries so far\n",
+			"^reading " + dir + "/tree/: 130 entries so far\nreading " + dir + "/tree/: 258 entries so far\n",
 			"\nwatching " + dir + "/tree/ \\(301 entries\\)\nlistening on pipe\npolling " + dir + "/tree/ took [0-9.]+s, longer than the interval of 250ms; .*-interval.*-exclude.*\n$",
 		} {
 			if !regexp.MustCompile(want).MatchString(logged.String()) {
 				t.Errorf("logged %q, want %q", logged, want)
 			}
+		}
+	})
+}
+
+// TestTime has a file change during a poll that takes long: the line tells when
+// that was seen, which is not before.
+func TestTime(t *testing.T) {
+	dir := t.TempDir()
+	writeFiles(t, dir, "a")
+	synctest.Test(t, func(t *testing.T) {
+		c := configure(t, dir+"/a")
+		var slow atomic.Bool
+		c.stat = func(name string) (os.FileInfo, error) {
+			if slow.Load() {
+				time.Sleep(10 * time.Second)
+			}
+			return os.Stat(name)
+		}
+		ln, _ := begin(t, c)
+		j := ln.dial("j")
+		j.drain()
+		slow.Store(true)
+		time.Sleep(5 * time.Second)
+		now := time.Now()
+		if err := os.Chtimes(dir+"/a", now, now); err != nil {
+			t.Fatal(err)
+		}
+		time.Sleep(time.Minute)
+		line := j.drain()
+		var verb, stamp string
+		fmt.Sscan(line, &verb, &stamp)
+		if at, err := time.Parse(timeFormat, stamp); verb != "changed" || err != nil || at.Before(now.Truncate(time.Millisecond)) {
+			t.Errorf("got %q of a change at %v", line, now.UTC())
 		}
 	})
 }
