@@ -46,6 +46,9 @@ func leaveSocket(path string) error {
 	return ln.Close()
 }
 
+// mkfifo makes a FIFO by the command, for package syscall cannot on every system.
+func mkfifo(path string) error { return exec.Command("mkfifo", path).Run() }
+
 // checkServes checks that who connects to path arrives at ln.
 func checkServes(t *testing.T, ln net.Listener, path string) {
 	t.Helper()
@@ -79,7 +82,7 @@ func TestListenUnix(t *testing.T) {
 		{"stale", leaveSocket, ""},
 		{"file", func(path string) error { return os.WriteFile(path, []byte("mine"), 0o644) }, notSocket},
 		{"directory", func(path string) error { return os.Mkdir(path, 0o755) }, notSocket},
-		{"fifo", func(path string) error { return syscall.Mkfifo(path, 0o644) }, notSocket},
+		{"fifo", mkfifo, notSocket},
 		{"symlink", func(path string) error { return errors.Join(leaveSocket("other"), os.Symlink("other", path)) }, notSocket},
 		{"dangling", func(path string) error { return os.Symlink("other", path) }, notSocket},
 	} {
@@ -401,7 +404,7 @@ func TestStderr(t *testing.T) {
 			}
 			path := filepath.Join(t.TempDir(), "target.txt")
 			dir := socketDir(t)
-			if err := syscall.Mkfifo(dir+"/fifo", 0o600); err != nil {
+			if err := mkfifo(dir + "/fifo"); err != nil {
 				t.Fatal(err)
 			}
 			r, err := os.OpenFile(dir+"/fifo", os.O_RDONLY|syscall.O_NONBLOCK, 0)

@@ -128,11 +128,10 @@ const (
 	// still can go unreported.
 	maxSettles = 10
 
-	// A poll's garbage is that of a stat per entry, gone at once, while what it
-	// keeps grows old: with so many entries the collector runs when there is
-	// half as much of the one again as of the other...
-	manyEntries = 10_000
-	manyGC      = 150
+	// A poll's garbage is a FileInfo per entry, and what it keeps grows old, so with
+	// manyEntries the collector may let garbage grow to more than is kept.
+	manyEntries = 2000
+	manyGC      = 125
 
 	// progressEvery is how often a baseline that takes long says how far it is.
 	progressEvery = 2 * time.Second
