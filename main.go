@@ -906,7 +906,15 @@ func newLogWriter(w io.Writer) *logWriter {
 	go func() {
 		defer close(l.done)
 		for line := <-l.lines; line != nil; line = <-l.lines {
+			last := false
+			for len(l.lines) > 0 && !last { // one write for all that is waiting
+				next := <-l.lines
+				line, last = append(line, next...), next == nil
+			}
 			w.Write(line) // the log is lost where it cannot be written, and nothing else
+			if last {
+				return
+			}
 		}
 	}()
 	return l

@@ -128,10 +128,10 @@ const (
 	// still can go unreported.
 	maxSettles = 10
 
-	// A poll's garbage is a FileInfo per entry, and what it keeps grows old, so with
-	// manyEntries the collector may let garbage grow to more than is kept.
+	// A poll's garbage is a FileInfo per entry, while what it keeps grows old. So with
+	// manyEntries the collector may let the one grow to as much as the other.
 	manyEntries = 2000
-	manyGC      = 125
+	manyGC      = 100
 
 	// progressEvery is how often a baseline that takes long says how far it is.
 	progressEvery = 2 * time.Second
