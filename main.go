@@ -144,7 +144,7 @@ const (
 	// A subscriber is mostly stack, which the garbage collector adds to what it
 	// lets a heap grow by. So it must run early, or ten thousand of them would
 	// come with as much garbage. A poller of many entries wants it otherwise.
-	gcPercent = 10
+	gcPercent = 15
 )
 
 func main() {

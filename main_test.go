@@ -59,12 +59,17 @@ func (l *logText) Write(b []byte) (int, error) {
 	return l.text.Write(b)
 }
 
-// String returns the log but for the line that says that this machine is slow.
-func (l *logText) String() string {
+// all returns the log.
+func (l *logText) all() string {
 	l.mu.Lock()
 	defer l.mu.Unlock()
+	return l.text.String()
+}
+
+// String returns the log but for the line that says that this machine is slow.
+func (l *logText) String() string {
 	var text strings.Builder
-	for line := range strings.Lines(l.text.String()) {
+	for line := range strings.Lines(l.all()) {
 		if !strings.Contains(line, "longer than the interval") {
 			text.WriteString(line)
 		}

@@ -756,10 +756,10 @@ func (l *listener) hear() error {
 
 // begin starts the server on c, in a bubble, and returns what clients connect to
 // and where it logs.
-func begin(t *testing.T, c config) (*pipeListener, *bytes.Buffer) {
+func begin(t *testing.T, c config) (*pipeListener, *logText) {
 	t.Helper()
 	ctx, cancel := context.WithCancel(t.Context())
-	ln, stopped, logged := newPipeListener(), make(chan struct{}), new(bytes.Buffer)
+	ln, stopped, logged := newPipeListener(), make(chan struct{}), new(logText)
 	go func() {
 		defer close(stopped)
 		watch(ctx, c, []net.Listener{ln}, log.New(logged, "", 0))
@@ -853,9 +853,9 @@ func TestHungTree(t *testing.T) {
 		c := configure(t, dir+"/tree", dir+"/c")
 		release := make(chan struct{})
 		t.Cleanup(func() { close(release) })
-		hung := false
+		var hung atomic.Bool
 		c.lstat = func(name string) (os.FileInfo, error) {
-			if hung {
+			if hung.Load() {
 				<-release
 			}
 			return os.Lstat(name)
@@ -863,7 +863,7 @@ func TestHungTree(t *testing.T) {
 		ln, _ := begin(t, c)
 		j := ln.dial("j")
 		j.drain()
-		hung = true
+		hung.Store(true)
 		os.Remove(dir + "/c")
 		time.Sleep(time.Second)
 		if got, want := verbs(j.drain()), "removed "+dir+"/c\n"; got != want {
@@ -921,7 +921,7 @@ func TestSlowBaseline(t *testing.T) {
 			"^reading " + dir + "/tree/: 130 entries so far\nreading " + dir + "/tree/: 258 entries so far\n",
 			"\nwatching " + dir + "/tree/ \\(301 entries\\)\nlistening on pipe\npolling " + dir + "/tree/ took [0-9.]+s, longer than the interval of 250ms; .*-interval.*-exclude.*\n$",
 		} {
-			if !regexp.MustCompile(want).MatchString(logged.String()) {
+			if !regexp.MustCompile(want).MatchString(logged.all()) {
 				t.Errorf("logged %q, want %q", logged, want)
 			}
 		}
