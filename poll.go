@@ -65,7 +65,6 @@ type listing struct {
 // A pending difference waits to settle, and for its parent's turn.
 type pending struct {
 	told        stamp // what subscribers know
-	content     bool  // the content differs, whatever the stamp says
 	first, last time.Time
 }
 
@@ -410,7 +409,6 @@ func (p *poller) recheck(e *entry) {
 		err := p.compare(e, d)
 		if err == nil && (!before.hashed || before.hash != d.hash) {
 			p.differs(e)
-			e.pending.content = true
 		}
 		over = over && (err == nil || errors.Is(err, fs.ErrPermission) || errors.Is(err, errMoved))
 	}
@@ -719,7 +717,7 @@ func (p *poller) report() {
 		case !e.stamp.there() || (told.kind == directory) != (e.stamp.kind == directory):
 			// The removal of something below settles later.
 		default:
-			if e.stamp.kind != directory && (e.pending.content || !told.same(&e.stamp)) {
+			if e.stamp.kind != directory {
 				add(e, e.display(), record{stamp: e.stamp})
 			}
 			e.pending = nil
