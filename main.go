@@ -471,7 +471,7 @@ type changeLog struct {
 	ready   chan struct{} // closed once the baseline of every target is in
 
 	mu      sync.Mutex
-	targets []target
+	targets []target  // in the order of config.targets, which has their names as typed
 	unknown int       // targets without a baseline
 	open    bool      // there are greetings: a baseline comes too late now
 	closed  bool      // nothing is appended any more
