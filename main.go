@@ -130,8 +130,8 @@ const (
 	drainTime = 500 * time.Millisecond
 	flushTime = 100 * time.Millisecond
 
-	// stalledLog is how long a full log is waited for before lines are dropped.
-	stalledLog = 100 * time.Millisecond
+	// maxUnwritten is how much of the log is kept while stderr takes nothing.
+	maxUnwritten = 4 << 20
 
 	// maxRecords bounds the memory that those who do not read can cost.
 	maxRecords = 1 << 20
@@ -438,7 +438,7 @@ func (s *subscriber) discard(l *changeLog) {
 	}
 	if err != io.EOF {
 		l.leave(s)
-		s.signal()
+		wake(s.wake)
 		return
 	}
 	l.greetAgain(s)
@@ -451,11 +451,11 @@ func (s *subscriber) discard(l *changeLog) {
 	time.AfterFunc(firstProbe, probe)
 }
 
-// signal wakes the goroutine that writes to s.
-func (s *subscriber) signal() {
+// wake puts a token into c, unless there is one that nobody has taken yet.
+func wake(c chan<- struct{}) {
 	select {
-	case s.wake <- struct{}{}:
-	default: // it has not looked since the last time
+	case c <- struct{}{}:
+	default:
 	}
 }
 
@@ -618,12 +618,12 @@ func (l *changeLog) append(changes []*record) {
 	waking := slices.AppendSeq(make([]*subscriber, 0, len(l.subs)), maps.Keys(l.subs))
 	l.mu.Unlock()
 	for _, s := range waking {
-		s.signal()
+		wake(s.wake)
 	}
 	for _, s := range lost {
 		l.logger.Printf("subscriber %d has left more than %d changes unread; disconnecting it", s.id, l.limit)
 		s.conn.Close()
-		s.signal()
+		wake(s.wake)
 	}
 }
 
@@ -730,7 +730,7 @@ func (l *changeLog) greetAgain(s *subscriber) {
 	defer l.mu.Unlock()
 	if s.at == l.seq {
 		s.greeting = append(s.greeting, l.greet()...)
-		s.signal()
+		wake(s.wake)
 	}
 }
 
@@ -739,7 +739,7 @@ func (l *changeLog) probe(s *subscriber) bool {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	s.probe = true
-	s.signal()
+	wake(s.wake)
 	return !s.left
 }
 
@@ -749,7 +749,7 @@ func (l *changeLog) close() {
 	defer l.mu.Unlock()
 	l.closed = true
 	for s := range l.subs {
-		s.signal()
+		wake(s.wake)
 	}
 }
 
@@ -896,53 +896,49 @@ func quote(s string) string {
 // A logWriter passes what is logged on to w from a goroutine of its own, for a
 // write to a terminal that is stopped, or to a full pipe, does not return.
 type logWriter struct {
-	lines chan []byte
-	done  chan struct{}
-	stuck bool // since nothing could be written for a while, lines are dropped
+	wake chan struct{} // holds a token when there is something new
+	done chan struct{}
+
+	mu     sync.Mutex
+	lines  []byte // to be written, at most maxUnwritten and a line
+	closed bool
 }
 
 func newLogWriter(w io.Writer) *logWriter {
-	l := &logWriter{lines: make(chan []byte, 1000), done: make(chan struct{})}
+	l := &logWriter{wake: make(chan struct{}, 1), done: make(chan struct{})}
 	go func() {
 		defer close(l.done)
-		for line := <-l.lines; line != nil; line = <-l.lines {
-			last := false
-			for len(l.lines) > 0 && !last { // one write for all that is waiting
-				next := <-l.lines
-				line, last = append(line, next...), next == nil
-			}
-			w.Write(line) // the log is lost where it cannot be written, and nothing else
-			if last {
-				return
-			}
+		for closed := false; !closed; {
+			<-l.wake
+			var lines []byte
+			l.mu.Lock()
+			lines, l.lines, closed = l.lines, nil, l.closed
+			l.mu.Unlock()
+			w.Write(lines) // the log is lost where it cannot be written, and nothing else
 		}
 	}()
 	return l
 }
 
-// Write takes a line. log.Logger makes one call at a time.
+// Write takes a line, or drops it while too much is waiting.
 func (l *logWriter) Write(line []byte) (int, error) {
-	l.stuck = l.stuck && len(l.lines) == cap(l.lines)
-	if !l.stuck {
-		select {
-		case l.lines <- bytes.Clone(line):
-		case <-time.After(stalledLog):
-			l.stuck = true
-		}
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if len(l.lines) < maxUnwritten {
+		l.lines = append(l.lines, line...)
 	}
+	wake(l.wake)
 	return len(line), nil
 }
 
 // close waits until the lines are written, or for flushTime.
 func (l *logWriter) close() {
-	ctx, cancel := context.WithTimeout(context.Background(), flushTime)
-	defer cancel()
-	select {
-	case l.lines <- nil:
-	case <-ctx.Done():
-	}
+	l.mu.Lock()
+	l.closed = true
+	l.mu.Unlock()
+	wake(l.wake)
 	select {
 	case <-l.done:
-	case <-ctx.Done():
+	case <-time.After(flushTime):
 	}
 }

@@ -646,12 +646,18 @@ func TestLogWriter(t *testing.T) {
 	r, unread := io.Pipe()
 	w := newLogWriter(unread)
 	logger := log.New(w, "net-watcher: ", 0)
-	for i := range 10_000 {
-		logger.Print(i)
+	for i := range 2 * maxUnwritten / 1000 {
+		logger.Printf("%d %01000d", i, i)
 	}
+	w.mu.Lock()
+	if kept := len(w.lines); kept < maxUnwritten || kept > maxUnwritten+2000 {
+		t.Errorf("got %d bytes kept, want %d and a line at most", kept, maxUnwritten)
+	}
+	w.mu.Unlock()
 	w.close()
+	logger.Print("late") // as from a poller whose stat hung
 	line, err := bufio.NewReader(r).ReadString('\n')
-	if line != "net-watcher: 0\n" || err != nil {
+	if !strings.HasPrefix(line, "net-watcher: 0 ") || err != nil {
 		t.Errorf("got %q and %v, want the first line", line, err)
 	}
 	r.Close()
