@@ -448,7 +448,8 @@ func (p *poller) hash(e *entry) (uint64, error) {
 	h.SetSeed(p.seed)
 	fi, err := f.Stat()
 	if err == nil && fi.Mode().IsRegular() {
-		_, err = io.Copy(&h, io.LimitReader(f, maxHashed))
+		buf := make([]byte, min(e.stamp.size+512, 32<<10)) // small for small files, though one in /proc has more than its size
+		_, err = io.CopyBuffer(&h, io.LimitReader(f, maxHashed), buf)
 	}
 	if err == nil {
 		fi, err = f.Stat()
