@@ -50,7 +50,7 @@ type entry struct {
 	pending  *pending // what subscribers have not been told yet, or nil
 	doubt    *doubt   // why an equal stamp is no proof yet, or nil
 	target   int32    // index of the target that this is or is below
-	missed   uint8    // polls in a row that found nothing, up to missesToRemove
+	missed   uint8    // polls in a row that did not find what was there
 	unlisted bool     // its name was not there when its directory was last read
 	bad      bool     // the log has been told of its trouble, and not of the end
 }
@@ -567,10 +567,10 @@ func (p *poller) weigh() {
 			e.missed = 0
 			p.recovered(e, "readable again")
 		case !absent(err):
-			e.unmiss()
+			e.missed = 0
 			p.trouble(e, err)
 		case e.parent != nil && e.parent.troubled():
-			e.unmiss() // what cannot be read can look empty
+			e.missed = 0 // what cannot be read can look empty
 		default:
 			p.miss(e)
 			if e.forgettable() && e.parent != nil {
@@ -589,18 +589,13 @@ func (p *poller) miss(e *entry) {
 	if e.parent != nil && (e.stamp.there() || e.unlisted) {
 		e.parent.below.stale = true
 	}
-	if e.missed < missesToRemove {
-		e.missed++
+	if !e.stamp.there() {
+		return
 	}
-	if e.missed == missesToRemove && e.stamp.there() {
-		p.note(e, stamp{})
-	}
-}
-
-// unmiss ends a row of misses that was not long enough.
-func (e *entry) unmiss() {
-	if e.missed < missesToRemove {
+	e.missed++
+	if e.missed == missesToRemove {
 		e.missed = 0
+		p.note(e, stamp{})
 	}
 }
 
@@ -683,7 +678,7 @@ func (p *poller) begin() {
 func (p *poller) report() {
 	var due []*entry
 	for _, e := range p.all {
-		if e.pending == nil || e.missed > 0 && e.stamp.there() { // whether it is there, the next poll will tell
+		if e.pending == nil || e.missed > 0 { // whether it is there, the next poll will tell
 			continue
 		}
 		if p.settle == 0 || p.now.Sub(e.pending.last) >= p.settle || p.now.Sub(e.pending.first)/maxSettles >= p.settle {
