@@ -158,7 +158,7 @@ func startPollers(ctx context.Context, c config, l *changeLog) {
 
 // newPoller returns a poller that has no targets yet.
 func newPoller(c config, l *changeLog) *poller {
-	return &poller{config: c, log: l, seed: maphash.MakeSeed(), idFields: findIDFields()}
+	return &poller{config: c, log: l, seed: maphash.MakeSeed(), idFields: findIDFields(), said: time.Now()}
 }
 
 // twin returns a poller of roots that is like p in all else.
@@ -188,20 +188,17 @@ func (p *poller) poll(ctx context.Context) {
 	p.now = time.Now()
 	p.failed = map[*entry]error{}
 	p.polls++
-	if p.polls == 1 {
-		p.said = p.now
-	}
-	p.look(p.roots)
+	p.spread(p.roots, p.lookAt)
 	p.part(ctx)
 	p.all = append(p.all[:0], p.roots...)
 	for _, e := range p.roots {
 		p.all = e.appendBelow(p.all)
 	}
-	p.look(p.all[len(p.roots):])
+	p.spread(p.all[len(p.roots):], p.lookAt)
 	for unread := p.all; len(unread) > 0; {
 		unread = p.read(unread)
 		p.all = append(p.all, unread...)
-		p.look(unread)
+		p.spread(unread, p.lookAt)
 	}
 	p.weigh()
 	if !p.began {
@@ -234,11 +231,6 @@ func (e *entry) appendBelow(all []*entry) []*entry {
 		all = c.appendBelow(all)
 	}
 	return all
-}
-
-// look looks at each of es.
-func (p *poller) look(es []*entry) {
-	p.spread(es, p.lookAt)
 }
 
 // spread calls f with each of es, and notes the errors. While calls prove slow it
