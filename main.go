@@ -331,7 +331,6 @@ func watch(ctx context.Context, c config, listeners []net.Listener, logger *log.
 	logger.Printf("%v: closing", context.Cause(ctx))
 	l.close()
 	closeAll(listeners)
-	defer time.AfterFunc(drainTime, l.hangUp).Stop()
 	serving.Wait()
 }
 
@@ -400,8 +399,6 @@ type subscriber struct {
 	// Guarded by changeLog.mu.
 	cursor
 	greeting []byte // to be sent first
-	probe    bool   // see whether the peer is still there when there is nothing to send
-	left     bool
 }
 
 // serve sends s what the log has for it until one of them ends, and closes the
@@ -438,15 +435,16 @@ func (s *subscriber) discard(l *changeLog) {
 	}
 	if err != io.EOF {
 		l.leave(s)
-		wake(s.wake)
 		return
 	}
 	l.greetAgain(s)
 	var probe func()
 	probe = func() {
-		if l.probe(s) {
-			time.AfterFunc(nextProbe, probe)
+		if _, err := s.conn.Write(nil); err != nil {
+			l.leave(s)
+			return
 		}
+		time.AfterFunc(nextProbe, probe)
 	}
 	time.AfterFunc(firstProbe, probe)
 }
@@ -470,19 +468,19 @@ type changeLog struct {
 	looked  atomic.Int64  // grows while baselines are taken, unless they hang
 	ready   chan struct{} // closed once the baseline of every target is in
 
-	mu      sync.Mutex
-	targets []target  // in the order of config.targets, which has their names as typed
-	unknown int       // targets without a baseline
-	open    bool      // there are greetings: a baseline comes too late now
-	closed  bool      // nothing is appended any more
-	seq     uint64    // of the latest change
-	records []*record // in the order of seq, dead ones among them
-	byPath  map[pathKey]*record
-	subs    map[*subscriber]bool
-	joined  int             // subscribers ever
-	behind  int             // subscribers with something to read
-	spans   map[cursor]span // what those at a cursor read next, encoded once for all
-	limit   int             // of records: maxRecords, except in tests
+	mu       sync.Mutex
+	targets  []target  // in the order of config.targets, which has their names as typed
+	unknown  int       // targets without a baseline
+	open     bool      // there are greetings: a baseline comes too late now
+	deadline time.Time // of the last writes, once the log is closed
+	seq      uint64    // of the latest change
+	records  []*record // in the order of seq, dead ones among them
+	byPath   map[pathKey]*record
+	subs     map[*subscriber]bool
+	joined   int             // subscribers ever
+	behind   int             // subscribers with something to read
+	spans    map[cursor]span // what those at a cursor read next, encoded once for all
+	limit    int             // of records: maxRecords, except in tests
 }
 
 // A target is the latest record of one, for the greeting.
@@ -602,11 +600,10 @@ func (l *changeLog) announce(targets []target) {
 
 // append takes in the changes of one poll and wakes the subscribers.
 func (l *changeLog) append(changes []*record) {
-	l.mu.Lock()
-	if l.closed || len(changes) == 0 {
-		l.mu.Unlock()
+	if len(changes) == 0 {
 		return
 	}
+	l.mu.Lock()
 	before := cursor{l.seq, l.seq}
 	for _, r := range changes {
 		l.put(r)
@@ -623,7 +620,6 @@ func (l *changeLog) append(changes []*record) {
 	for _, s := range lost {
 		l.logger.Printf("subscriber %d has left more than %d changes unread; disconnecting it", s.id, l.limit)
 		s.conn.Close()
-		wake(s.wake)
 	}
 }
 
@@ -704,6 +700,7 @@ func (l *changeLog) join(conn net.Conn) (*subscriber, int) {
 	l.joined++
 	s := &subscriber{id: l.joined, conn: conn, wake: make(chan struct{}, 1), cursor: cursor{l.seq, l.seq}, greeting: l.greet()}
 	l.subs[s] = true
+	conn.SetWriteDeadline(l.deadline) // none, as long as the log is open
 	return s, len(l.subs)
 }
 
@@ -717,11 +714,11 @@ func (l *changeLog) leave(s *subscriber) int {
 
 // remove is leave, with the lock held.
 func (l *changeLog) remove(s *subscriber) {
-	if !s.left && s.at < l.seq {
+	if l.subs[s] && s.at < l.seq {
 		l.caughtUp()
 	}
-	s.left = true
 	delete(l.subs, s)
+	wake(s.wake)
 }
 
 // greetAgain has s greeted once more, unless there is something else to send.
@@ -734,43 +731,25 @@ func (l *changeLog) greetAgain(s *subscriber) {
 	}
 }
 
-// probe has s probed, or returns false if it has left.
-func (l *changeLog) probe(s *subscriber) bool {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	s.probe = true
-	wake(s.wake)
-	return !s.left
-}
-
-// close ends the log: subscribers leave when they have read it.
+// close ends the log: subscribers leave when they have read it, or after drainTime.
+// Setting a deadline does not block.
 func (l *changeLog) close() {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	l.closed = true
+	l.deadline = time.Now().Add(drainTime)
 	for s := range l.subs {
+		s.conn.SetWriteDeadline(l.deadline)
 		wake(s.wake)
 	}
 }
 
-// hangUp disconnects those who are still there.
-func (l *changeLog) hangUp() {
-	l.mu.Lock()
-	subs := slices.Collect(maps.Keys(l.subs))
-	l.mu.Unlock()
-	for _, s := range subs {
-		s.conn.Close()
-	}
-}
-
-// next returns what is to be sent to s next: lines, no bytes at all to probe the
-// peer, or nil when there is nothing yet. It returns false when nothing more
-// will come.
+// next returns what is to be sent to s next, if there is anything yet. It returns
+// false when nothing more will come.
 func (l *changeLog) next(s *subscriber) (lines []byte, more bool) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	switch {
-	case s.left:
+	case !l.subs[s]:
 		return nil, false
 	case s.greeting != nil:
 		lines, s.greeting = s.greeting, nil
@@ -782,13 +761,8 @@ func (l *changeLog) next(s *subscriber) (lines []byte, more bool) {
 			l.caughtUp()
 		}
 		return sp.lines, true
-	case l.closed:
-		return nil, false
-	case s.probe:
-		s.probe = false
-		return []byte{}, true
 	}
-	return nil, true
+	return nil, l.deadline.IsZero()
 }
 
 // span returns what is to be read at c.
@@ -886,7 +860,7 @@ func (l *changeLog) appendJSON(lines []byte, verb string, r *record) []byte {
 // quote returns s as it is or, where that would not be one line that can be read
 // back, as a quoted Go string.
 func quote(s string) string {
-	if !utf8.ValidString(s) || strings.HasPrefix(s, `"`) || strings.HasPrefix(s, " ") || strings.HasSuffix(s, " ") ||
+	if !utf8.ValidString(s) || strings.HasPrefix(s, `"`) || strings.Trim(s, " ") != s ||
 		strings.ContainsFunc(s, func(r rune) bool { return !strconv.IsPrint(r) }) {
 		return strconv.Quote(s)
 	}
