@@ -340,21 +340,11 @@ func watch(ctx context.Context, c config, listeners []net.Listener, logger *log.
 func serve(ctx context.Context, ln net.Listener, l *changeLog, slots chan struct{}) {
 	var serving sync.WaitGroup
 	defer serving.Wait()
-	var backOff time.Duration
 	for {
-		conn, err := ln.Accept()
-		if errors.Is(err, net.ErrClosed) {
+		conn := accept(ctx, ln, l.logger)
+		if conn == nil {
 			return
 		}
-		if err != nil {
-			if backOff == 0 {
-				l.logger.Printf("%v; trying again", err)
-			}
-			backOff = min(max(2*backOff, minBackOff), maxBackOff)
-			wait(ctx, backOff)
-			continue
-		}
-		backOff = 0
 		select {
 		case slots <- struct{}{}:
 		case <-ctx.Done():
@@ -378,6 +368,22 @@ func serve(ctx context.Context, ln net.Listener, l *changeLog, slots chan struct
 			}
 			<-slots
 		})
+	}
+}
+
+// accept returns the next connection, or nil when ln is closed.
+func accept(ctx context.Context, ln net.Listener, logger *log.Logger) net.Conn {
+	for backOff := minBackOff; ; backOff = min(2*backOff, maxBackOff) {
+		conn, err := ln.Accept()
+		switch {
+		case err == nil:
+			return conn
+		case errors.Is(err, net.ErrClosed):
+			return nil
+		case backOff == minBackOff:
+			logger.Printf("%v; trying again", err)
+		}
+		wait(ctx, backOff)
 	}
 }
 
