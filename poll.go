@@ -221,11 +221,13 @@ func (p *poller) part(ctx context.Context) {
 	}
 }
 
-// appendBelow appends what is known below e to all, parents first.
+// appendBelow appends what is known below e to all, parents first, and forgets
+// what everybody knows is gone.
 func (e *entry) appendBelow(all []*entry) []*entry {
 	if e.below == nil {
 		return all
 	}
+	e.below.entries = slices.DeleteFunc(e.below.entries, (*entry).forgettable)
 	for _, c := range e.below.entries {
 		all = append(all, c)
 		all = c.appendBelow(all)
@@ -548,7 +550,6 @@ func (p *poller) names(prefix string) ([]string, error) {
 // weigh goes through what the looks met, parents first, for what one entry met
 // can mean something else in the light of another.
 func (p *poller) weigh() {
-	emptied := map[*listing]bool{}
 	for _, e := range p.all {
 		err := p.failed[e]
 		if e.unlisted || e.parent != nil && !e.parent.holds() {
@@ -565,13 +566,7 @@ func (p *poller) weigh() {
 			e.missed = 0 // what cannot be read can look empty
 		default:
 			p.miss(e)
-			if e.forgettable() && e.parent != nil {
-				emptied[e.parent.below] = true
-			}
 		}
-	}
-	for l := range emptied {
-		l.entries = slices.DeleteFunc(l.entries, (*entry).forgettable)
 	}
 }
 

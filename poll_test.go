@@ -985,7 +985,7 @@ func TestTime(t *testing.T) {
 }
 
 // TestIgnoredCase renames a file on a file system that finds it by its old name
-// too: what the directory lists is what is there.
+// too: what the directory lists is what is there, and the old name is forgotten.
 func TestIgnoredCase(t *testing.T) {
 	dir := t.TempDir()
 	writeFiles(t, dir, "tree/name")
@@ -998,6 +998,11 @@ func TestIgnoredCase(t *testing.T) {
 			}
 			return fi, err
 		}
+		var reads atomic.Int64
+		c.open = func(name string) (*os.File, error) {
+			reads.Add(1)
+			return os.Open(name)
+		}
 		ln, _ := begin(t, c)
 		j := ln.dial("j")
 		j.drain()
@@ -1007,6 +1012,11 @@ func TestIgnoredCase(t *testing.T) {
 		time.Sleep(time.Second)
 		if got, want := verbs(j.drain()), fmt.Sprintf("created %[1]s/tree/NAME\nremoved %[1]s/tree/name\n", dir); got != want {
 			t.Errorf("sent %q, want %q", got, want)
+		}
+		reads.Store(0)
+		time.Sleep(4 * rereadEvery * c.interval)
+		if n := reads.Load(); n > 5 {
+			t.Errorf("read the directory %d times in %d polls", n, 4*rereadEvery)
 		}
 	})
 }
