@@ -53,6 +53,7 @@ type entry struct {
 	missed   uint8    // polls in a row that did not find what was there
 	unlisted bool     // its name was not there when its directory was last read
 	bad      bool     // the log has been told of its trouble, and not of the end
+	blind    bool     // the same for comparing its content
 }
 
 // A listing is what is known to be in a directory.
@@ -75,7 +76,6 @@ type doubt struct {
 	grain  time.Duration
 	hash   uint64
 	hashed bool
-	blind  bool // the log has been told that the content cannot be read
 }
 
 // A stamp is what a poll remembers of a path: what it is, and how to tell
@@ -418,8 +418,8 @@ func (p *poller) compare(e *entry, d *doubt) error {
 	if err == nil {
 		d.hash, d.hashed = sum, true
 	}
-	if blind := err != nil && !errors.Is(err, errMoved) && !absent(err); p.content && blind != d.blind {
-		d.blind = blind
+	if blind := err != nil && !errors.Is(err, errMoved) && !absent(err); p.content && blind != e.blind {
+		e.blind = blind
 		if blind {
 			p.log.logger.Printf("%s: %v; not comparing its content", quote(e.path), reason(err))
 		} else {
