@@ -59,22 +59,10 @@ func (l *logText) Write(b []byte) (int, error) {
 	return l.text.Write(b)
 }
 
-// all returns the log.
-func (l *logText) all() string {
+func (l *logText) String() string {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	return l.text.String()
-}
-
-// String returns the log but for the line that says that this machine is slow.
-func (l *logText) String() string {
-	var text strings.Builder
-	for line := range strings.Lines(l.all()) {
-		if !strings.Contains(line, "longer than the interval") {
-			text.WriteString(line)
-		}
-	}
-	return text.String()
 }
 
 // wait waits for a line that contains part and returns the first one.

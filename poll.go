@@ -38,7 +38,6 @@ type poller struct {
 	began  bool             // the baseline is taken: what differs from now on is a change
 	said   time.Time        // when a slow baseline last said how far it is
 	slow   bool             // the latest calls were slow, so make the next ones side by side
-	warned bool             // the log has been told that polls outlast the interval
 }
 
 // An entry is a path that a poller knows. There can be a million, so it is small.
@@ -171,13 +170,7 @@ func (p *poller) twin(roots ...*entry) *poller {
 // run polls until ctx is done, with the interval as a pause after each poll.
 func (p *poller) run(ctx context.Context) {
 	for ctx.Err() == nil {
-		baseline := !p.began
 		p.poll(ctx)
-		if took := time.Since(p.now); took > p.interval && !baseline && !p.warned {
-			p.warned = true
-			p.log.logger.Printf("polling %s took %v, longer than the interval of %v; -interval and -exclude can make polls rarer and shorter",
-				quote(p.roots[0].display()), took.Round(time.Millisecond), p.interval)
-		}
 		wait(ctx, p.interval)
 	}
 }
