@@ -7,6 +7,7 @@ import (
 	"hash/maphash"
 	"io"
 	"io/fs"
+	"maps"
 	"os"
 	"path"
 	"path/filepath"
@@ -473,7 +474,8 @@ func (p *poller) read(es []*entry) []*entry {
 // Known names that are not listed are absent, whatever their stat said: on a file
 // system that ignores case a stat finds a renamed file under its old name too.
 func (p *poller) readDir(e *entry) error {
-	names, err := p.names(e.prefix())
+	prefix := e.prefix()
+	names, err := p.names(prefix)
 	e.below.stale = err != nil
 	if absent(err) {
 		return nil
@@ -481,16 +483,12 @@ func (p *poller) readDir(e *entry) error {
 	if err != nil {
 		return err
 	}
-	prefix := e.prefix()
 	for _, c := range e.below.entries {
-		_, listed := slices.BinarySearch(names, c.path[len(prefix):])
-		c.unlisted = !listed
+		name := c.path[len(prefix):]
+		c.unlisted = !names[name]
+		delete(names, name) // what is left is new
 	}
-	names = slices.DeleteFunc(names, func(name string) bool {
-		_, known := slices.BinarySearchFunc(e.below.entries, name, func(c *entry, name string) int { return cmp.Compare(c.path[len(prefix):], name) })
-		return known
-	})
-	e.below.found = newEntries(e, prefix, names)
+	e.below.found = newEntries(e, prefix, slices.Sorted(maps.Keys(names)))
 	e.below.entries = append(e.below.entries, e.below.found...)
 	slices.SortFunc(e.below.entries, func(a, b *entry) int { return cmp.Compare(a.path, b.path) })
 	return nil
@@ -512,32 +510,37 @@ func newEntries(parent *entry, prefix string, names []string) []*entry {
 	return found
 }
 
-// names returns the names in a directory that are not excluded, sorted. It opens
-// the "." in it, which fails and does not block if it is a FIFO by now.
-func (p *poller) names(prefix string) ([]string, error) {
+// names returns the names in a directory that are not excluded. It opens the "."
+// in it, which fails and does not block if it is a FIFO by now.
+func (p *poller) names(prefix string) (map[string]bool, error) {
 	f, err := p.open(prefix + ".")
 	if err != nil {
 		return nil, err
 	}
 	defer f.Close()
-	var names []string
+	names := map[string]bool{}
 	for err == nil {
 		var some []string
 		some, err = f.Readdirnames(4096)
-		names = append(names, some...)
+		for _, name := range some {
+			if !p.excluded(name) {
+				names[name] = true
+			}
+		}
 		p.progress()
 	}
 	if err != io.EOF {
 		return nil, err
 	}
-	names = slices.DeleteFunc(names, func(name string) bool {
-		return slices.ContainsFunc(p.exclude, func(pattern string) bool {
-			matched, _ := path.Match(pattern, name) // parse has seen that it is well formed
-			return matched
-		})
+	return names, nil
+}
+
+// excluded reports whether -exclude wants an entry of that name skipped.
+func (p *poller) excluded(name string) bool {
+	return slices.ContainsFunc(p.exclude, func(pattern string) bool {
+		matched, _ := path.Match(pattern, name) // parse has seen that it is well formed
+		return matched
 	})
-	slices.Sort(names)
-	return slices.Compact(names), nil
 }
 
 // weigh goes through what the looks met, parents first, for what one entry met
@@ -579,19 +582,16 @@ func (p *poller) miss(e *entry) {
 	}
 }
 
-// trouble logs that e cannot be looked at, unless that is because of a directory
-// above it: then one line speaks for all that is below.
+// trouble logs that e cannot be looked at. Where that is because of the directory
+// that it is in, one line speaks for all that is below.
 func (p *poller) trouble(e *entry, err error) {
+	if e.troubled() {
+		return
+	}
 	if e.parent != nil {
-		if e.parent.troubled() {
-			return
-		}
 		if why := p.searchable(e.parent); why != nil && !absent(why) {
 			e, err = e.parent, why
 		}
-	}
-	if e.bad {
-		return
 	}
 	e.bad = true
 	does := "keeping its last state"
