@@ -432,16 +432,16 @@ func (p *poller) hash(e *entry) (uint64, error) {
 		return 0, err
 	}
 	defer f.Close()
+	if fi, err := f.Stat(); err != nil || !fi.Mode().IsRegular() {
+		return 0, cmp.Or(err, errMoved)
+	}
 	var h maphash.Hash
 	h.SetSeed(p.seed)
+	buf := make([]byte, min(e.stamp.size+512, 32<<10)) // small for small files, though one in /proc has more than its size
+	if _, err := io.CopyBuffer(&h, io.LimitReader(f, maxHashed), buf); err != nil {
+		return 0, err
+	}
 	fi, err := f.Stat()
-	if err == nil && fi.Mode().IsRegular() {
-		buf := make([]byte, min(e.stamp.size+512, 32<<10)) // small for small files, though one in /proc has more than its size
-		_, err = io.CopyBuffer(&h, io.LimitReader(f, maxHashed), buf)
-	}
-	if err == nil {
-		fi, err = f.Stat()
-	}
 	if err != nil {
 		return 0, err
 	}
@@ -658,10 +658,7 @@ func (p *poller) begin() {
 func (p *poller) report() {
 	var due []*entry
 	for _, e := range p.all {
-		if e.pending == nil || e.missed > 0 { // whether it is there, the next poll will tell
-			continue
-		}
-		if p.settle == 0 || p.now.Sub(e.pending.last) >= p.settle || p.now.Sub(e.pending.first)/maxSettles >= p.settle {
+		if p.due(e) {
 			due = append(due, e)
 		}
 	}
@@ -672,12 +669,10 @@ func (p *poller) report() {
 		changes = append(changes, &r)
 	}
 	for _, e := range slices.Backward(due) {
-		told := e.pending.told
-		if !told.there() || e.stamp.there() && (told.kind == directory) == (e.stamp.kind == directory) || e.holdsTold() {
-			continue
+		if e.ended() && !e.holdsTold() {
+			add(e, e.displayAs(e.pending.told.kind), record{})
+			e.pending.told = stamp{}
 		}
-		add(e, e.displayAs(told.kind), record{})
-		e.pending.told = stamp{}
 	}
 	for _, e := range due {
 		told := e.pending.told
@@ -690,7 +685,7 @@ func (p *poller) report() {
 		case !told.there():
 			add(e, e.display(), record{stamp: e.stamp, created: true})
 			e.pending = nil
-		case !e.stamp.there() || (told.kind == directory) != (e.stamp.kind == directory):
+		case e.ended():
 			// The removal of something below settles later.
 		default:
 			if e.stamp.kind != directory {
@@ -700,6 +695,21 @@ func (p *poller) report() {
 		}
 	}
 	p.log.append(changes)
+}
+
+// due reports whether e has a difference that is to be reported now.
+func (p *poller) due(e *entry) bool {
+	if e.pending == nil || e.missed > 0 { // whether it is there, the next poll will tell
+		return false
+	}
+	return p.settle == 0 || p.now.Sub(e.pending.last) >= p.settle || p.now.Sub(e.pending.first)/maxSettles >= p.settle
+}
+
+// ended reports whether what subscribers know of e is not there any more: it is
+// gone, or a directory has become something else, or something else a directory.
+func (e *entry) ended() bool {
+	told := e.told()
+	return told.there() && (!e.stamp.there() || (told.kind == directory) != (e.stamp.kind == directory))
 }
 
 // forgettable reports whether e is gone, and everybody knows. A dangling link is
