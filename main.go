@@ -122,8 +122,9 @@ const (
 	minBackOff = 5 * time.Millisecond
 	maxBackOff = time.Second
 
-	// patience is how long the baseline may stand still before it is not waited for.
-	patience = 2 * time.Second
+	// stallTime is how long the baseline may make no progress before the server
+	// starts without it.
+	stallTime = 2 * time.Second
 
 	// On a signal all must be over within a second. These bound the waiting for
 	// subscribers to take what is left, and for the log to be written.
@@ -136,14 +137,14 @@ const (
 	// maxRecords bounds the memory that those who do not read can cost.
 	maxRecords = 1 << 20
 
-	// A span takes no further line from maxSpan bytes on. maxSpans of them are
-	// kept for others at the same cursor.
+	// A span ends with the line that takes it to maxSpan bytes or more. Up to maxSpans
+	// of them are kept for others at the same cursor.
 	maxSpan  = 64 << 10
 	maxSpans = 16
 
-	// A subscriber is mostly stack, which the garbage collector adds to what it
-	// lets a heap grow by. So it must run early, or ten thousand of them would
-	// come with as much garbage. A poller of many entries wants it otherwise.
+	// A subscriber is mostly stack, and the garbage collector lets a heap grow by a
+	// part of its stacks too. So at 100 percent, ten thousand subscribers would come
+	// with as much garbage again. A poller of many entries raises it to manyGC.
 	gcPercent = 15
 )
 
@@ -316,7 +317,7 @@ func watch(ctx context.Context, c config, listeners []net.Listener, logger *log.
 	startPollers(ctx, c, l)
 	var serving sync.WaitGroup
 	if l.await(ctx) {
-		l.begin()
+		l.start()
 		slots := make(chan struct{}, c.max)
 		for _, ln := range listeners {
 			addr, isTCP := ln.Addr().(*net.TCPAddr)
@@ -387,14 +388,6 @@ func accept(ctx context.Context, ln net.Listener, logger *log.Logger) net.Conn {
 	}
 }
 
-// wait waits for d, or until ctx is done.
-func wait(ctx context.Context, d time.Duration) {
-	select {
-	case <-ctx.Done():
-	case <-time.After(d):
-	}
-}
-
 // A subscriber is a connection and how far in the log it is. Two goroutines
 // serve it: one writes, the other reads, only to learn that the peer has left.
 type subscriber struct {
@@ -453,14 +446,6 @@ func (s *subscriber) discard(l *changeLog) {
 		time.AfterFunc(nextProbe, probe)
 	}
 	time.AfterFunc(firstProbe, probe)
-}
-
-// wake puts a token into c, unless there is one that nobody has taken yet.
-func wake(c chan<- struct{}) {
-	select {
-	case c <- struct{}{}:
-	default:
-	}
 }
 
 // A changeLog holds the changes that subscribers have yet to read, at most one
@@ -573,14 +558,14 @@ func (l *changeLog) await(ctx context.Context) bool {
 			return false
 		case <-l.ready:
 			return true
-		case <-time.After(patience):
+		case <-time.After(stallTime):
 		}
 	}
 	return true
 }
 
-// begin opens the log for subscribers.
-func (l *changeLog) begin() {
+// start opens the log for subscribers.
+func (l *changeLog) start() {
 	l.mu.Lock()
 	l.open = true
 	targets := slices.Clone(l.targets)
@@ -920,5 +905,21 @@ func (l *logWriter) close() {
 	select {
 	case <-l.done:
 	case <-time.After(flushTime):
+	}
+}
+
+// wake puts a token into c, unless there is one that nobody has taken yet.
+func wake(c chan<- struct{}) {
+	select {
+	case c <- struct{}{}:
+	default:
+	}
+}
+
+// wait waits for d, or until ctx is done.
+func wait(ctx context.Context, d time.Duration) {
+	select {
+	case <-ctx.Done():
+	case <-time.After(d):
 	}
 }

@@ -31,14 +31,14 @@ type poller struct {
 	seed     maphash.Seed
 	idFields []int
 
-	roots  []*entry         // the targets
-	all    []*entry         // what the current poll looks at, parents before what they hold
-	failed map[*entry]error // what the current poll met in place of a stamp, or of names
-	now    time.Time        // when the current poll began
-	polls  int              // how many have begun
-	began  bool             // the baseline is taken: what differs from now on is a change
-	said   time.Time        // when a slow baseline last said how far it is
-	slow   bool             // the latest calls were slow, so make the next ones side by side
+	roots        []*entry         // the targets
+	all          []*entry         // what the current poll looks at, parents before what they hold
+	failed       map[*entry]error // what the current poll met in place of a stamp, or of names
+	now          time.Time        // when the current poll began
+	polls        int              // how many have begun
+	began        bool             // the baseline is taken: what differs from now on is a change
+	lastProgress time.Time        // when a slow baseline last said how far it is
+	slow         bool             // the latest calls were slow, so make the next ones side by side
 }
 
 // An entry is a path that a poller knows. There can be a million, so it is small.
@@ -127,8 +127,8 @@ const (
 	// still can go unreported.
 	maxSettles = 10
 
-	// A poll's garbage is a FileInfo per entry, while what it keeps grows old. So with
-	// manyEntries the collector may let the one grow to as much as the other.
+	// With manyEntries the FileInfos of one poll are about as large as what it keeps.
+	// To collect them at less than manyGC percent would be to do so several times a poll.
 	manyEntries = 2000
 	manyGC      = 100
 
@@ -147,7 +147,7 @@ func startPollers(ctx context.Context, c config, l *changeLog) {
 	for i, name := range c.targets {
 		dir := filepath.Dir(name)
 		if byDir[dir] == nil {
-			byDir[dir] = common.twin()
+			byDir[dir] = common.clone()
 		}
 		byDir[dir].roots = append(byDir[dir].roots, &entry{path: name, target: int32(i)})
 	}
@@ -158,11 +158,11 @@ func startPollers(ctx context.Context, c config, l *changeLog) {
 
 // newPoller returns a poller that has no targets yet.
 func newPoller(c config, l *changeLog) *poller {
-	return &poller{config: c, log: l, seed: maphash.MakeSeed(), idFields: findIDFields(), said: time.Now()}
+	return &poller{config: c, log: l, seed: maphash.MakeSeed(), idFields: findIDFields(), lastProgress: time.Now()}
 }
 
-// twin returns a poller of roots that is like p in all else.
-func (p *poller) twin(roots ...*entry) *poller {
+// clone returns a poller of roots that is like p in all else.
+func (p *poller) clone(roots ...*entry) *poller {
 	q := *p
 	q.roots, q.all, q.failed = roots, nil, nil
 	return &q
@@ -183,7 +183,7 @@ func (p *poller) poll(ctx context.Context) {
 	p.failed = map[*entry]error{}
 	p.polls++
 	p.spread(p.roots, p.lookAt)
-	p.part(ctx)
+	p.split(ctx)
 	p.all = append(p.all[:0], p.roots...)
 	for _, e := range p.roots {
 		p.all = e.appendBelow(p.all)
@@ -194,22 +194,22 @@ func (p *poller) poll(ctx context.Context) {
 		p.all = append(p.all, unread...)
 		p.spread(unread, p.lookAt)
 	}
-	p.weigh()
+	p.judge()
 	if !p.began {
-		p.begin()
+		p.endBaseline()
 	}
 	p.report()
 }
 
-// part gives each target that turns out to be a directory a poller of its own,
+// split gives each target that turns out to be a directory a poller of its own,
 // so that a tree neither delays nor, when it hangs, silences its neighbours.
-func (p *poller) part(ctx context.Context) {
+func (p *poller) split(ctx context.Context) {
 	for i := 0; i < len(p.roots) && len(p.roots) > 1; {
 		if p.roots[i].stamp.kind != directory {
 			i++
 			continue
 		}
-		q := p.twin(p.roots[i])
+		q := p.clone(p.roots[i])
 		p.roots = slices.Delete(p.roots, i, i+1)
 		go q.run(ctx)
 	}
@@ -250,9 +250,9 @@ func (p *poller) spread(es []*entry, f func(*entry) error) {
 			}
 		}
 		done += step
-		if !p.began && now.Sub(p.said) >= progressEvery {
-			p.said = now
-			seen := max(done, len(p.all)-len(es)+done)
+		if !p.began && now.Sub(p.lastProgress) >= progressEvery {
+			p.lastProgress = now
+			seen := max(done, len(p.all)-len(es)+done) // p.all ends with es, or else es is short
 			p.log.logger.Printf("reading %s: %d entries so far", quote(p.roots[0].display()), seen)
 		}
 	}
@@ -543,9 +543,9 @@ func (p *poller) excluded(name string) bool {
 	})
 }
 
-// weigh goes through what the looks met, parents first, for what one entry met
+// judge goes through what the looks met, parents first, for what one entry met
 // can mean something else in the light of another.
-func (p *poller) weigh() {
+func (p *poller) judge() {
 	for _, e := range p.all {
 		err := p.failed[e]
 		if e.unlisted || e.parent != nil && !e.parent.holds() {
@@ -628,9 +628,10 @@ func reason(err error) error {
 	return err
 }
 
-// begin ends the baseline. Subscribers who came before it, because it hung, know
-// of nothing that is there.
-func (p *poller) begin() {
+// endBaseline tells the log what the targets are at first. From now on what
+// differs is a change. If the log has not waited for it, all that is there is news
+// to its subscribers.
+func (p *poller) endBaseline() {
 	p.began = true
 	if len(p.all) >= manyEntries {
 		debug.SetGCPercent(manyGC)

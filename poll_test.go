@@ -840,7 +840,7 @@ func TestHungStat(t *testing.T) {
 			return os.Stat(name)
 		}
 		ln, logged := begin(t, c)
-		time.Sleep(3 * patience)
+		time.Sleep(3 * stallTime)
 		if got, want := logged.String(), fmt.Sprintf("%[1]s/hung/a: no answer; waiting for it\nwatching %[1]s/tree/ (2 entries)\nwatching %[1]s/c\nlistening on pipe\n", dir); got != want {
 			t.Errorf("logged %q, want %q", got, want)
 		}
@@ -1044,7 +1044,7 @@ type logTest struct{ *changeLog }
 
 func newLogTest(t *testing.T) logTest {
 	l := logTest{newChangeLog(configure(t, "x"), log.New(t.Output(), "", 0))}
-	l.begin()
+	l.start()
 	return l
 }
 
@@ -1213,7 +1213,7 @@ func BenchmarkFanOut(b *testing.B) {
 func benchmarkChange(b *testing.B, network string, n int) {
 	ln, a := listenAndDial(b, network, n)
 	l := newChangeLog(config{targets: []string{"x"}}, log.New(io.Discard, "", 0))
-	l.begin()
+	l.start()
 	before := memory()
 	ctx, cancel := context.WithCancel(b.Context())
 	defer cancel()
