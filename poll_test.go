@@ -1197,6 +1197,22 @@ func BenchmarkPoll(b *testing.B) {
 	}
 }
 
+// BenchmarkSubscriber measures the memory that a subscriber takes. Those over TCP
+// stay until the end, for those over Unix sockets would get their stacks.
+func BenchmarkSubscriber(b *testing.B) {
+	const n = 1000
+	for _, network := range []string{"tcp", "unix"} {
+		ln, a := listenAndDial(b, network, n)
+		before := memory()
+		serveAudience(b, ln, a)
+		each := float64(memory()-before) / n
+		b.Run(network, func(b *testing.B) {
+			b.ReportMetric(each, "B/subscriber")
+			b.ReportMetric(0, "ns/op")
+		})
+	}
+}
+
 // BenchmarkFanOut measures one change on its way to all subscribers beside its
 // limit, which is one write to each connection. Both include the reading.
 func BenchmarkFanOut(b *testing.B) {
@@ -1212,28 +1228,29 @@ func BenchmarkFanOut(b *testing.B) {
 
 func benchmarkChange(b *testing.B, network string, n int) {
 	ln, a := listenAndDial(b, network, n)
-	l := newChangeLog(config{targets: []string{"x"}}, log.New(io.Discard, "", 0))
-	l.start()
-	before := memory()
-	ctx, cancel := context.WithCancel(b.Context())
-	defer cancel()
-	served := make(chan struct{})
-	go func() {
-		defer close(served)
-		serve(ctx, ln, l, make(chan struct{}, n))
-	}()
-	a.hear(func() {}) // the greeting
-	each := float64(memory()-before) / float64(n)
+	l := serveAudience(b, ln, a)
 	b.ReportAllocs()
 	for b.Loop() {
 		a.hear(func() {
 			l.append([]*record{{path: "x", root: true, stamp: stamp{kind: file}, time: time.Now()}})
 		})
 	}
-	b.ReportMetric(each, "B/subscriber")
-	l.close()
-	ln.Close()
-	<-served
+}
+
+// serveAudience serves those who wait in the backlog of ln until b ends. They have
+// been greeted when it returns.
+func serveAudience(b *testing.B, ln net.Listener, a *audience) *changeLog {
+	l := newChangeLog(config{targets: []string{"x"}}, log.New(io.Discard, "", 0))
+	l.start()
+	var serving sync.WaitGroup
+	serving.Go(func() { serve(context.Background(), ln, l, make(chan struct{}, a.size)) })
+	b.Cleanup(func() {
+		l.close()
+		ln.Close()
+		serving.Wait()
+	})
+	a.hear(func() {}) // the greeting
+	return l
 }
 
 func benchmarkWrites(b *testing.B, network string, n int) {
