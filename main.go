@@ -329,8 +329,7 @@ func watch(ctx context.Context, c config, listeners []net.Listener, logger *log.
 		}
 	}
 	<-ctx.Done()
-	logger.Printf("%v: closing", context.Cause(ctx))
-	l.close()
+	l.close(context.Cause(ctx))
 	closeAll(listeners)
 	serving.Wait()
 }
@@ -360,13 +359,9 @@ func serve(ctx context.Context, ln net.Listener, l *changeLog, slots chan struct
 			conn.SetWriteBuffer(sendBuffer)
 			from = ln.Addr() // a client's end seldom has a name
 		}
-		s, connected := l.join(conn)
-		l.logger.Printf("subscriber %d connected from %s (%d connected)", s.id, quote(from.String()), connected)
+		s := l.join(conn, from)
 		serving.Go(func() {
 			s.serve(l)
-			if connected := l.leave(s); ctx.Err() == nil {
-				l.logger.Printf("subscriber %d disconnected (%d connected)", s.id, connected)
-			}
 			<-slots
 		})
 	}
@@ -419,6 +414,7 @@ func (s *subscriber) serve(l *changeLog) {
 			break
 		}
 	}
+	l.leave(s)
 	s.conn.Close()
 	reading.Wait()
 }
@@ -459,6 +455,8 @@ type changeLog struct {
 	looked  atomic.Int64  // grows while baselines are taken, unless they hang
 	ready   chan struct{} // closed once the baseline of every target is in
 
+	// Under mu only what does not block is called: to log, so that the lines about
+	// subscribers count them in order, and to set a deadline.
 	mu       sync.Mutex
 	targets  []target  // in the order of config.targets, which has their names as typed
 	unknown  int       // targets without a baseline
@@ -609,7 +607,6 @@ func (l *changeLog) append(changes []*record) {
 		wake(s.wake)
 	}
 	for _, s := range lost {
-		l.logger.Printf("subscriber %d has left more than %d changes unread; disconnecting it", s.id, l.limit)
 		s.conn.Close()
 	}
 }
@@ -660,6 +657,7 @@ func (l *changeLog) forget(before uint64) (lost []*subscriber) {
 		}
 		for s := range l.subs {
 			if s.at == read {
+				l.logger.Printf("subscriber %d has left more than %d changes unread; disconnecting it", s.id, l.limit)
 				l.remove(s)
 				lost = append(lost, s)
 			}
@@ -684,32 +682,39 @@ func (l *changeLog) caughtUp() {
 
 // join adds a subscriber that writes to conn. Its greeting and its cursor are
 // of the same moment, so that every change is either in the one or after the
-// other. It also returns how many are connected.
-func (l *changeLog) join(conn net.Conn) (*subscriber, int) {
+// other.
+func (l *changeLog) join(conn net.Conn, from net.Addr) *subscriber {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	l.joined++
 	s := &subscriber{id: l.joined, conn: conn, wake: make(chan struct{}, 1), cursor: cursor{l.seq, l.seq}, greeting: l.greet()}
 	l.subs[s] = true
 	conn.SetWriteDeadline(l.deadline) // none, as long as the log is open
-	return s, len(l.subs)
+	if l.deadline.IsZero() {
+		l.logger.Printf("subscriber %d connected from %s (%d connected)", s.id, quote(from.String()), len(l.subs))
+	}
+	return s
 }
 
-// leave removes s, if that has not happened yet, and returns how many are connected.
-func (l *changeLog) leave(s *subscriber) int {
+// leave removes s, if that has not happened yet.
+func (l *changeLog) leave(s *subscriber) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	l.remove(s)
-	return len(l.subs)
+	if l.subs[s] {
+		l.remove(s)
+	}
 }
 
-// remove is leave, with the lock held.
+// remove is leave, of one of l.subs and with the lock held.
 func (l *changeLog) remove(s *subscriber) {
-	if l.subs[s] && s.at < l.seq {
+	if s.at < l.seq {
 		l.caughtUp()
 	}
 	delete(l.subs, s)
 	wake(s.wake)
+	if l.deadline.IsZero() {
+		l.logger.Printf("subscriber %d disconnected (%d connected)", s.id, len(l.subs))
+	}
 }
 
 // greetAgain has s greeted once more, unless there is something else to send.
@@ -722,11 +727,12 @@ func (l *changeLog) greetAgain(s *subscriber) {
 	}
 }
 
-// close ends the log: subscribers leave when they have read it, or after drainTime.
-// Setting a deadline does not block.
-func (l *changeLog) close() {
+// close ends the log because of cause: subscribers leave when they have read it, or
+// after drainTime. That line is the last of the log.
+func (l *changeLog) close(cause error) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
+	l.logger.Printf("%v: closing", cause)
 	l.deadline = time.Now().Add(drainTime)
 	for s := range l.subs {
 		s.conn.SetWriteDeadline(l.deadline)

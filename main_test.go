@@ -526,6 +526,29 @@ func TestGarbage(t *testing.T) {
 	other.hears("changed", path)
 }
 
+// TestCounts has many leave at once: the log counts them down in order.
+func TestCounts(t *testing.T) {
+	t.Parallel()
+	p := start(t, "no-such-file")
+	var peers []*peer
+	for range 200 {
+		peers = append(peers, p.subscribe())
+	}
+	p.waitLog("(200 connected)")
+	for _, peer := range peers {
+		go peer.Close()
+	}
+	p.waitLog("disconnected (0 connected)")
+	_, left, _ := strings.Cut(p.log.String(), "(200 connected)\n")
+	want := len(peers)
+	for line := range strings.Lines(left) {
+		want--
+		if !strings.HasSuffix(line, fmt.Sprintf(" disconnected (%d connected)\n", want)) {
+			t.Fatalf("got %q, want %d connected", line, want)
+		}
+	}
+}
+
 func TestMax(t *testing.T) {
 	t.Parallel()
 	path := filepath.Join(t.TempDir(), "target.txt")

@@ -1051,7 +1051,7 @@ func newLogTest(t *testing.T) logTest {
 // join adds a subscriber that has been greeted.
 func (l logTest) join() *subscriber {
 	conn, _ := net.Pipe()
-	s, _ := l.changeLog.join(conn)
+	s := l.changeLog.join(conn, conn.RemoteAddr())
 	l.next(s)
 	return s
 }
@@ -1245,7 +1245,7 @@ func serveAudience(b *testing.B, ln net.Listener, a *audience) *changeLog {
 	var serving sync.WaitGroup
 	serving.Go(func() { serve(context.Background(), ln, l, make(chan struct{}, a.size)) })
 	b.Cleanup(func() {
-		l.close()
+		l.close(errors.New("end"))
 		ln.Close()
 		serving.Wait()
 	})
