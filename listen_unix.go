@@ -30,11 +30,13 @@ const nonblock = syscall.O_NONBLOCK
 // an error and stays as it is. Close removes the socket. It changes the umask
 // for a moment, so nothing else may create files meanwhile.
 func listenUnix(ctx context.Context, path string) (net.Listener, error) {
+	limit, typed := len(syscall.RawSockaddrUnix{}.Path)-1, path
 	if strings.HasPrefix(path, "@") {
 		path = "./" + path // not Linux's abstract namespace, where sockets have no permissions
+		limit -= len("./")
 	}
-	if limit := len(syscall.RawSockaddrUnix{}.Path) - 1; len(path) > limit {
-		return nil, fmt.Errorf("listen unix %s: the path has %d bytes and a socket's can have %d; choose a shorter one", path, len(path), limit)
+	if len(typed) > limit {
+		return nil, fmt.Errorf("listen unix %s: the path has %d bytes and a socket's can have %d; choose a shorter one", typed, len(typed), limit)
 	}
 	ln, err := bindUnix(ctx, path)
 	if errors.Is(err, syscall.EADDRINUSE) {
