@@ -568,7 +568,7 @@ func (p *poller) judge() {
 
 // miss counts a poll that did not find e, and makes it gone when that is enough.
 func (p *poller) miss(e *entry) {
-	p.recovered(e, "not there any more")
+	p.recovered(e, "not there")
 	if e.parent != nil && (e.stamp.there() || e.unlisted) {
 		e.parent.below.stale = true
 	}
