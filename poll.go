@@ -31,14 +31,16 @@ type poller struct {
 	seed     maphash.Seed
 	idFields []int
 
-	roots        []*entry         // the targets
-	all          []*entry         // what the current poll looks at, parents before what they hold
-	failed       map[*entry]error // what the current poll met in place of a stamp, or of names
-	now          time.Time        // when the current poll began
-	polls        int              // how many have begun
-	began        bool             // the baseline is taken: what differs from now on is a change
-	lastProgress time.Time        // when a slow baseline last said how far it is
-	slow         bool             // the latest calls were slow, so make the next ones side by side
+	roots        []*entry  // the targets
+	all          []*entry  // what the current poll looks at, parents before what they hold
+	now          time.Time // when the current poll began
+	polls        int       // how many have begun
+	began        bool      // the baseline is taken: what differs from now on is a change
+	lastProgress time.Time // when a slow baseline last said how far it is
+	slow         bool      // the latest calls were slow, so make the next ones side by side
+
+	mu     sync.Mutex
+	failed map[*entry]error // what the current poll met in place of a stamp, or of names
 }
 
 // An entry is a path that a poller knows. There can be a million, so it is small.
@@ -163,9 +165,10 @@ func newPoller(c config, l *changeLog) *poller {
 
 // clone returns a poller of roots that is like p in all else.
 func (p *poller) clone(roots ...*entry) *poller {
-	q := *p
-	q.roots, q.all, q.failed = roots, nil, nil
-	return &q
+	return &poller{
+		config: p.config, log: p.log, seed: p.seed, idFields: p.idFields,
+		roots: roots, began: p.began, lastProgress: p.lastProgress,
+	}
 }
 
 // run polls until ctx is done, with the interval as a pause after each poll.
@@ -180,7 +183,7 @@ func (p *poller) run(ctx context.Context) {
 // something new, looks at that, and so on down; then it reports.
 func (p *poller) poll(ctx context.Context) {
 	p.now = time.Now()
-	p.failed = map[*entry]error{}
+	p.failed = nil
 	p.polls++
 	p.spread(p.roots, p.lookAt)
 	p.split(ctx)
@@ -233,22 +236,20 @@ func (e *entry) appendBelow(all []*entry) []*entry {
 // makes sideBySide of them at a time, so a call may touch nothing but its entry
 // and, when that is a directory, the entries directly below.
 func (p *poller) spread(es []*entry, f func(*entry) error) {
-	var errs [4 * sideBySide]error
 	for done := 0; done < len(es); {
 		step, workers := min(16, done+1, len(es)-done), 1
 		if p.slow {
-			step, workers = min(len(errs), len(es)-done), sideBySide
+			step, workers = min(4*sideBySide, len(es)-done), sideBySide
 		}
 		batch := es[done : done+step]
 		start := time.Now()
-		inParallel(workers, step, func(i int) { errs[i] = f(batch[i]) })
+		inParallel(workers, step, func(i int) {
+			if err := f(batch[i]); err != nil {
+				p.fail(batch[i], err)
+			}
+		})
 		now := time.Now()
 		p.slow = now.Sub(start)*time.Duration(min(workers, step)) > slowCall*time.Duration(step)
-		for i, e := range batch {
-			if errs[i] != nil {
-				p.failed[e] = errs[i]
-			}
-		}
 		done += step
 		if !p.began && now.Sub(p.lastProgress) >= progressEvery {
 			p.lastProgress = now
@@ -256,6 +257,16 @@ func (p *poller) spread(es []*entry, f func(*entry) error) {
 			p.log.logger.Printf("reading %s: %d entries so far", quote(p.roots[0].display()), seen)
 		}
 	}
+}
+
+// fail notes what the current poll met in place of the stamp of e, or of the names in it.
+func (p *poller) fail(e *entry, err error) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if p.failed == nil {
+		p.failed = map[*entry]error{}
+	}
+	p.failed[e] = err
 }
 
 // inParallel calls f with 0 to n-1, in as many goroutines as there are workers.
