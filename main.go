@@ -146,6 +146,9 @@ const (
 	// part of its stacks too. So at 100 percent, ten thousand subscribers would come
 	// with as much garbage again. A poller of many entries raises it to manyGC.
 	gcPercent = 15
+
+	// Every stat that hangs holds a thread, and Go ends a program that has 10,000.
+	maxThreads = 1 << 20
 )
 
 func main() {
@@ -313,6 +316,7 @@ func closeAll(listeners []net.Listener) {
 // owns, until ctx is done.
 func watch(ctx context.Context, c config, listeners []net.Listener, logger *log.Logger) {
 	debug.SetGCPercent(gcPercent)
+	debug.SetMaxThreads(maxThreads)
 	l := newChangeLog(c, logger)
 	startPollers(ctx, c, l)
 	var serving sync.WaitGroup
