@@ -405,13 +405,12 @@ type subscriber struct {
 func (s *subscriber) serve(l *changeLog) {
 	var reading sync.WaitGroup
 	reading.Go(func() { s.discard(l) })
-	for {
+	for range s.wake {
 		lines, more := l.next(s)
 		if !more {
 			break
 		}
 		if lines == nil {
-			<-s.wake
 			continue
 		}
 		if _, err := s.conn.Write(lines); err != nil {
@@ -694,6 +693,7 @@ func (l *changeLog) join(conn net.Conn, from net.Addr) *subscriber {
 	s := &subscriber{id: l.joined, conn: conn, wake: make(chan struct{}, 1), cursor: cursor{l.seq, l.seq}, greeting: l.greet()}
 	l.subs[s] = true
 	conn.SetWriteDeadline(l.deadline) // none, as long as the log is open
+	wake(s.wake)
 	if l.deadline.IsZero() {
 		l.logger.Printf("subscriber %d connected from %s (%d connected)", s.id, quote(from.String()), len(l.subs))
 	}
@@ -744,8 +744,8 @@ func (l *changeLog) close(cause error) {
 	}
 }
 
-// next returns what is to be sent to s next, if there is anything yet. It returns
-// false when nothing more will come.
+// next returns what is to be sent to s next, if there is anything yet, and wakes s
+// again if there is more. It returns false when nothing more will come.
 func (l *changeLog) next(s *subscriber) (lines []byte, more bool) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
@@ -754,16 +754,20 @@ func (l *changeLog) next(s *subscriber) (lines []byte, more bool) {
 		return nil, false
 	case s.greeting != nil:
 		lines, s.greeting = s.greeting, nil
-		return lines, true
 	case s.at < l.seq:
 		sp := l.span(s.cursor)
 		s.cursor = sp.to
 		if s.at == l.seq {
 			l.caughtUp()
 		}
-		return sp.lines, true
+		lines = sp.lines
+	default:
+		return nil, l.deadline.IsZero()
 	}
-	return nil, l.deadline.IsZero()
+	if s.at < l.seq || !l.deadline.IsZero() {
+		wake(s.wake)
+	}
+	return lines, true
 }
 
 // span returns what is to be read at c.
