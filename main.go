@@ -400,7 +400,8 @@ type subscriber struct {
 }
 
 // serve sends s what the log has for it until one of them ends, and closes the
-// connection. No write has a deadline: who is suspended costs nobody anything.
+// connection. No write has a deadline while the log is open: who is suspended costs
+// nobody anything.
 // Nothing is formatted here, which would make every subscriber's stack larger.
 func (s *subscriber) serve(l *changeLog) {
 	var reading sync.WaitGroup
