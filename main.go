@@ -193,7 +193,7 @@ func run(ctx context.Context, args []string, stdout, stderr io.Writer) error {
 		return err
 	}
 	listeners, err := listen(ctx, c)
-	if err != nil {
+	if err != nil && ctx.Err() == nil { // that a signal came is no failure
 		return err
 	}
 	w := newLogWriter(stderr)

@@ -298,6 +298,18 @@ func TestRunStdout(t *testing.T) {
 
 // TestUsage holds the usage text to the flags, and README and the package
 // comment to the usage text.
+// TestSignalAtStart has the signal come before the program listens.
+func TestSignalAtStart(t *testing.T) {
+	t.Parallel()
+	ctx, cancel := context.WithCancelCause(t.Context())
+	cancel(errors.New("interrupt"))
+	var stderr bytes.Buffer
+	status := exitStatus(run(ctx, []string{"-tcp", "localhost:0", "x"}, io.Discard, &stderr), &stderr)
+	if status != 0 || stderr.String() != "net-watcher: interrupt: closing\n" {
+		t.Errorf("got status %d and %q, want 0 and what came", status, &stderr)
+	}
+}
+
 func TestUsage(t *testing.T) {
 	t.Parallel()
 	source := readText(t, "main.go")
