@@ -569,10 +569,9 @@ func (l *changeLog) await(ctx context.Context) bool {
 // start opens the log for subscribers.
 func (l *changeLog) start() {
 	l.mu.Lock()
+	defer l.mu.Unlock()
 	l.open = true
-	targets := slices.Clone(l.targets)
-	l.mu.Unlock()
-	l.announce(targets)
+	l.announce(l.targets)
 }
 
 // announce logs what targets are at first.
