@@ -30,7 +30,8 @@ const nonblock = syscall.O_NONBLOCK
 // an error and stays as it is. Close removes the socket. It changes the umask
 // for a moment, so nothing else may create files meanwhile.
 func listenUnix(ctx context.Context, path string) (net.Listener, error) {
-	limit, typed := len(syscall.RawSockaddrUnix{}.Path)-1, path
+	limit := len(syscall.RawSockaddrUnix{}.Path) - 1
+	typed := path
 	if strings.HasPrefix(path, "@") {
 		path = "./" + path // not Linux's abstract namespace, where sockets have no permissions
 		limit -= len("./")
@@ -79,8 +80,8 @@ var errStarting = errors.New("another server is starting there")
 // removeStale removes the socket at path if no server listens to it. Linux
 // refuses a connection to a regular file just as it does to a dead socket, so
 // what the path is must be asked first. A server that is just starting refuses
-// too, between bind and listen, so it is asked twice. And what is removed is moved
-// out of the way and looked at before, for a new server may have replaced it.
+// too, between bind and listen, so it is asked twice. Before the socket is removed, it
+// is moved aside and looked at again, for a new server may have taken its place.
 func removeStale(ctx context.Context, path string) error {
 	before, err := os.Lstat(path)
 	if err != nil {
@@ -90,14 +91,7 @@ func removeStale(ctx context.Context, path string) error {
 		return errors.New("the file exists and is not a socket; choose another path")
 	}
 	for range 2 {
-		conn, err := new(net.Dialer).DialContext(ctx, "unix", path)
-		if err == nil {
-			conn.Close()
-		}
-		if err == nil || errors.Is(err, syscall.EAGAIN) { // its backlog is full
-			return errors.New("another server is already listening there")
-		}
-		if !errors.Is(err, syscall.ECONNREFUSED) {
+		if err := refused(ctx, path); err != nil {
 			return err
 		}
 		wait(ctx, startTime)
@@ -112,14 +106,34 @@ func removeStale(ctx context.Context, path string) error {
 		now, err := os.Lstat(name)
 		return err == nil && os.SameFile(before, now) && before.ModTime().Equal(now.ModTime())
 	}
-	if !isIt(path) || os.Rename(path, moved) != nil {
+	if !isIt(path) {
 		return errStarting
+	}
+	if err := os.Rename(path, moved); err != nil {
+		return err
 	}
 	if !isIt(moved) {
 		os.Link(moved, path) // back, unless there is a third one by now
 		return errStarting
 	}
 	return nil
+}
+
+// refused returns nil if the socket at path refuses connections, as one does that
+// nobody listens to, and otherwise why it is to be left alone. The BSDs refuse for
+// a full backlog too.
+func refused(ctx context.Context, path string) error {
+	conn, err := new(net.Dialer).DialContext(ctx, "unix", path)
+	if err == nil {
+		conn.Close()
+	}
+	switch {
+	case err == nil, errors.Is(err, syscall.EAGAIN): // Linux: its backlog is full
+		return errors.New("another server is already listening there")
+	case errors.Is(err, syscall.ECONNREFUSED):
+		return nil
+	}
+	return err
 }
 
 // A unixListener removes its socket on Close, if it is still its own. Go's own
