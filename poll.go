@@ -37,6 +37,7 @@ type poller struct {
 	polls        int       // how many have begun
 	began        bool      // the baseline is taken: what differs from now on is a change
 	lastProgress time.Time // when a slow baseline last said how far it is
+	seen         int       // how far that was
 	slow         bool      // the latest calls were slow, so make the next ones side by side
 
 	mu     sync.Mutex
@@ -253,8 +254,8 @@ func (p *poller) spread(es []*entry, f func(*entry) error) {
 		done += step
 		if !p.began && now.Sub(p.lastProgress) >= progressEvery {
 			p.lastProgress = now
-			seen := max(done, len(p.all)-len(es)+done) // p.all ends with es, or else es is short
-			p.log.logger.Printf("reading %s: %d entries so far", quote(p.roots[0].display()), seen)
+			p.seen = max(p.seen, done, len(p.all)-len(es)+done) // p.all ends with es, unless that is directories to read
+			p.log.logger.Printf("reading %s: %d entries so far", quote(p.roots[0].display()), p.seen)
 		}
 	}
 }
