@@ -198,6 +198,9 @@ func (p *poller) poll(ctx context.Context) {
 		p.all = append(p.all, unread...)
 		p.spread(unread, p.lookAt)
 	}
+	if len(p.all) >= manyEntries {
+		debug.SetGCPercent(manyGC)
+	}
 	p.judge()
 	if !p.began {
 		p.endBaseline()
@@ -645,9 +648,6 @@ func reason(err error) error {
 // to its subscribers.
 func (p *poller) endBaseline() {
 	p.began = true
-	if len(p.all) >= manyEntries {
-		debug.SetGCPercent(manyGC)
-	}
 	var found []target
 	for _, e := range p.roots {
 		r := record{path: e.display(), target: int(e.target), stamp: e.stamp}
