@@ -427,7 +427,10 @@ func (p *poller) compare(e *entry, d *doubt) error {
 	if err == nil {
 		d.hash, d.hashed = sum, true
 	}
-	if blind := err != nil && !errors.Is(err, errMoved) && !absent(err); p.content && blind != e.blind {
+	if errors.Is(err, errMoved) || absent(err) {
+		return err // and no trouble: the next stamp will tell
+	}
+	if blind := err != nil; p.content && blind != e.blind {
 		e.blind = blind
 		if blind {
 			p.log.logger.Printf("%s: %v; not comparing its content", quote(e.path), reason(err))
