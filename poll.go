@@ -680,13 +680,9 @@ func (p *poller) report() {
 	}
 	slices.SortFunc(due, func(a, b *entry) int { return cmp.Compare(a.path, b.path) })
 	var changes []*record
-	add := func(e *entry, path string, r record) {
-		r.path, r.target, r.root, r.time = path, int(e.target), e.parent == nil, e.pending.last
-		changes = append(changes, &r)
-	}
 	for _, e := range slices.Backward(due) {
 		if e.ended() && !e.holdsTold() {
-			add(e, e.displayAs(e.pending.told.kind), record{})
+			changes = append(changes, e.change(e.displayAs(e.pending.told.kind), stamp{}, false))
 			e.pending.told = stamp{}
 		}
 	}
@@ -699,13 +695,13 @@ func (p *poller) report() {
 			// Its parent's creation settles later, or what was seen is not in its
 			// parent any more, but behind a link in its place.
 		case !told.there():
-			add(e, e.display(), record{stamp: e.stamp, created: true})
+			changes = append(changes, e.change(e.display(), e.stamp, true))
 			e.pending = nil
 		case e.ended():
 			// The removal of something below settles later.
 		default:
 			if e.stamp.kind != directory {
-				add(e, e.display(), record{stamp: e.stamp})
+				changes = append(changes, e.change(e.display(), e.stamp, false))
 			}
 			e.pending = nil
 		}
@@ -714,6 +710,11 @@ func (p *poller) report() {
 }
 
 // due reports whether e has a difference that is to be reported now.
+// change returns the record that e, shown as path, is st now.
+func (e *entry) change(path string, st stamp, created bool) *record {
+	return &record{path: path, target: int(e.target), root: e.parent == nil, created: created, stamp: st, time: e.pending.last}
+}
+
 func (p *poller) due(e *entry) bool {
 	if e.pending == nil || e.missed > 0 { // whether it is there, the next poll will tell
 		return false
