@@ -14,8 +14,10 @@ import (
 	"path/filepath"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"syscall"
 	"testing"
+	"testing/synctest"
 	"time"
 )
 
@@ -129,6 +131,31 @@ func TestListenUnixLive(t *testing.T) {
 			}
 			checkServes(t, first, "./"+name)
 		})
+	}
+}
+
+// TestListenUnixFull checks that a server whose backlog is full counts as alive.
+func TestListenUnixFull(t *testing.T) {
+	path := filepath.Join(socketDir(t), "w.sock")
+	fd, err := syscall.Socket(syscall.AF_UNIX, syscall.SOCK_STREAM, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer syscall.Close(fd)
+	if err := errors.Join(syscall.Bind(fd, &syscall.SockaddrUnix{Name: path}), syscall.Listen(fd, 1)); err != nil {
+		t.Fatal(err)
+	}
+	for err == nil {
+		var conn net.Conn
+		if conn, err = net.Dial("unix", path); err == nil {
+			defer conn.Close()
+		}
+	}
+	if !errors.Is(err, syscall.EAGAIN) {
+		t.Skipf("a full backlog says %v here", err)
+	}
+	if _, err := listenUnix(t.Context(), path); err == nil || !strings.Contains(err.Error(), "already listening") {
+		t.Errorf("got the error %v, want one that says already listening", err)
 	}
 }
 
@@ -429,6 +456,52 @@ func TestStderr(t *testing.T) {
 				t.Errorf("got %v, want status 0", state)
 			}
 		})
+	}
+}
+
+// TestOpened checks that only regular files are opened, and no larger ones than are compared.
+func TestOpened(t *testing.T) {
+	dir := t.TempDir()
+	writeFiles(t, dir, "small", "large")
+	if err := errors.Join(os.Truncate(dir+"/large", 1<<20+1), mkfifo(dir+"/fifo")); err != nil {
+		t.Fatal(err)
+	}
+	synctest.Test(t, func(t *testing.T) {
+		c := configure(t, "-content", dir+"/small", dir+"/large", dir+"/fifo")
+		var opened atomic.Bool
+		c.open = func(name string) (*os.File, error) {
+			if name != dir+"/small" {
+				t.Errorf("opened %s", name)
+			}
+			opened.Store(true)
+			return os.Open(os.DevNull)
+		}
+		begin(t, c)
+		time.Sleep(10 * time.Second)
+		if !opened.Load() {
+			t.Error("opened nothing")
+		}
+	})
+}
+
+// TestOpenFIFO checks that a FIFO that has taken the name of a file blocks no poll.
+func TestOpenFIFO(t *testing.T) {
+	t.Parallel()
+	path := filepath.Join(t.TempDir(), "fifo")
+	if err := mkfifo(path); err != nil {
+		t.Fatal(err)
+	}
+	opened := make(chan struct{})
+	go func() {
+		defer close(opened)
+		if f, err := configure(t, "x").open(path); err == nil {
+			f.Close()
+		}
+	}()
+	select {
+	case <-opened:
+	case <-time.After(longEnough):
+		t.Error("the open blocks")
 	}
 }
 

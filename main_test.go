@@ -19,7 +19,9 @@ import (
 	"strconv"
 	"strings"
 	"sync"
+	"syscall"
 	"testing"
+	"testing/synctest"
 	"time"
 	"unicode/utf8"
 )
@@ -296,8 +298,6 @@ func TestRunStdout(t *testing.T) {
 	}
 }
 
-// TestUsage holds the usage text to the flags, and README and the package
-// comment to the usage text.
 // TestSignalAtStart has the signal come before the program listens.
 func TestSignalAtStart(t *testing.T) {
 	t.Parallel()
@@ -310,6 +310,8 @@ func TestSignalAtStart(t *testing.T) {
 	}
 }
 
+// TestUsage holds the usage text to the flags, and README and the package
+// comment to the usage text.
 func TestUsage(t *testing.T) {
 	t.Parallel()
 	source := readText(t, "main.go")
@@ -419,6 +421,9 @@ func TestExposed(t *testing.T) {
 	t.Parallel()
 	p := start(t, "-tcp", "0.0.0.0:0", "no-such-file")
 	p.waitLog("net-watcher: whoever can reach " + p.addr + " can subscribe")
+	if !strings.HasPrefix(p.addr, "0.0.0.0:") {
+		t.Errorf("listening on %s, want IPv4 only, as asked", p.addr)
+	}
 }
 
 // TestManyTargets has more to log at the start than a log writer keeps.
@@ -661,6 +666,77 @@ func TestShutdown(t *testing.T) {
 		conn.Close()
 		t.Error("got a connection after the end")
 	}
+}
+
+// A failingListener fails to accept at first.
+type failingListener struct {
+	*pipeListener
+	failures int
+	tries    []time.Duration
+	began    time.Time
+}
+
+func (ln *failingListener) Accept() (net.Conn, error) {
+	if len(ln.tries) == ln.failures {
+		return ln.pipeListener.Accept()
+	}
+	ln.tries = append(ln.tries, time.Since(ln.began))
+	return nil, syscall.EMFILE
+}
+
+// TestBackOff lets Accept fail for a time, which is logged once.
+func TestBackOff(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		ln := &failingListener{pipeListener: newPipeListener(), failures: 10, began: time.Now()}
+		ln.dial("j")
+		var logged logText
+		if accept(t.Context(), ln, log.New(&logged, "", 0)) == nil {
+			t.Error("accepted nobody")
+		}
+		want := []time.Duration{0, 5, 15, 35, 75, 155, 315, 635, 1275, 2275}
+		for i := range want {
+			want[i] *= time.Millisecond
+		}
+		if !slices.Equal(ln.tries, want) {
+			t.Errorf("tried after %v, want %v", ln.tries, want)
+		}
+		if got, want := logged.String(), "too many open files; trying again\n"; got != want {
+			t.Errorf("logged %q, want %q", got, want)
+		}
+	})
+}
+
+// TestEnd ends the server while a subscriber does not read and a stat hangs.
+func TestEnd(t *testing.T) {
+	dir := t.TempDir()
+	writeFiles(t, dir, "hung/a", "c")
+	synctest.Test(t, func(t *testing.T) {
+		c := configure(t, dir+"/hung/a", dir+"/c")
+		release := make(chan struct{})
+		c.stat = func(name string) (os.FileInfo, error) {
+			if name == dir+"/hung/a" {
+				<-release
+			}
+			return os.Stat(name)
+		}
+		ctx, cancel := context.WithCancel(t.Context())
+		ln, stopped := newPipeListener(), make(chan struct{})
+		go func() {
+			defer close(stopped)
+			watch(ctx, c, []net.Listener{ln}, log.New(t.Output(), "", 0))
+		}()
+		time.Sleep(3 * stallTime)
+		ln.dial("j") // and never reads
+		synctest.Wait()
+		start := time.Now()
+		cancel()
+		<-stopped
+		if took := time.Since(start); took > time.Second {
+			t.Errorf("took %v to end", took)
+		}
+		close(release)
+		time.Sleep(time.Hour)
+	})
 }
 
 // TestLogWriter checks that a log that nobody reads holds up nobody.
