@@ -30,7 +30,7 @@
 // it is there, and from then on created, changed or removed. TIME is when the
 // server saw it, in UTC. PATH is the target as typed, or joined with the name
 // below it; directories end with a separator. A path that would not print, or
-// starts with a quote, or starts or ends with a space, is a quoted Go string.
+// starts with ", or starts or ends with a space, is a quoted Go string.
 //
 // A subscriber that reads slowly gets the newest state of each path, once. One
 // that only shuts down its sending side goes on receiving.
@@ -142,9 +142,9 @@ const (
 	maxSpan  = 64 << 10
 	maxSpans = 16
 
-	// A subscriber is mostly stack, and the garbage collector lets a heap grow by a
-	// part of its stacks too. So at 100 percent, ten thousand subscribers would come
-	// with as much garbage again. A poller of many entries raises it to manyGC.
+	// A subscriber is mostly stack, and the collector allows garbage in proportion to
+	// heap and stacks. So at 100 percent, ten thousand subscribers would come with as
+	// much garbage again. A poller of many entries raises it to manyGC.
 	gcPercent = 15
 
 	// Every stat that hangs holds a thread, and Go ends a program that has 10,000.
@@ -235,8 +235,8 @@ func parse(args []string) (config, error) {
 	return c, err
 }
 
-// check takes the targets into c, and returns what is wrong with it then. It is
-// told which flags were given.
+// check adds the targets to c, and returns what is wrong with c. given has the
+// flags of the command line.
 func (c *config) check(given map[string]bool, targets []string) error {
 	seen := map[string]bool{}
 	for _, name := range targets {
@@ -339,8 +339,8 @@ func watch(ctx context.Context, c config, listeners []net.Listener, logger *log.
 }
 
 // serve accepts subscribers until ln is closed, and returns when they are gone.
-// A slot is waited for after Accept: before it, a listener without clients would
-// keep one from the other listener.
+// A slot is waited for after Accept: a listener without clients must not hold one
+// that the other needs.
 func serve(ctx context.Context, ln net.Listener, l *changeLog, slots chan struct{}) {
 	var serving sync.WaitGroup
 	defer serving.Wait()
@@ -399,16 +399,16 @@ type subscriber struct {
 	greeting []byte // to be sent first
 }
 
-// serve sends s what the log has for it until one of them ends, and closes the
-// connection. No write has a deadline while the log is open: who is suspended costs
-// nobody anything.
-// Nothing is formatted here, which would make every subscriber's stack larger.
+// serve sends s what the log has for it until either ends, and closes the
+// connection. While the log is open no write has a deadline: a suspended reader
+// costs nobody anything. Nothing is formatted here, for that would grow every
+// subscriber's stack.
 func (s *subscriber) serve(l *changeLog) {
 	var reading sync.WaitGroup
 	reading.Go(func() { s.discard(l) })
 	for range s.wake {
-		lines, more := l.next(s)
-		if !more {
+		lines, ok := l.next(s)
+		if !ok {
 			break
 		}
 		if lines == nil {
@@ -459,8 +459,8 @@ type changeLog struct {
 	looked  atomic.Int64  // grows while baselines are taken, unless they hang
 	ready   chan struct{} // closed once the baseline of every target is in
 
-	// Under mu only what does not block is called: to log, so that the lines about
-	// subscribers count them in order, and to set a deadline.
+	// What is called under mu does not block: logging, so that lines count
+	// subscribers in order, and setting deadlines.
 	mu       sync.Mutex
 	targets  []target  // in the order of config.targets, which has their names as typed
 	unknown  int       // targets without a baseline
@@ -479,8 +479,8 @@ type changeLog struct {
 // A target is the latest record of one, for the greeting.
 type target struct {
 	record
-	entries int // in the baseline, itself included
-	known   bool
+	entries int  // in the baseline, itself included
+	known   bool // its baseline is in
 }
 
 // A record is the latest change of a path: the first part as a poller saw it,
@@ -505,8 +505,8 @@ type pathKey struct {
 }
 
 // A cursor is how far a subscriber has read. What was born after base is new to
-// it. base moves only when it has read everything, for the paths it has not
-// been told of yet are new even if pieces read in between went past their birth.
+// it. base moves only when everything is read: a path born before at may have
+// changed since, so that its record lies after at, still untold.
 type cursor struct{ at, base uint64 }
 
 // A span is a piece of the log as lines, and the cursor behind it.
@@ -533,7 +533,7 @@ func newChangeLog(c config, logger *log.Logger) *changeLog {
 	return l
 }
 
-// baseline tells what targets are at first. It returns false if that comes too
+// baseline takes in what targets are at first. It returns false if that comes too
 // late, which makes all that is there news.
 func (l *changeLog) baseline(found []target) bool {
 	l.mu.Lock()
@@ -618,10 +618,11 @@ func (l *changeLog) append(changes []*record) {
 func (l *changeLog) put(r *record) {
 	l.seq++
 	r.seq = l.seq
-	if t := &l.targets[r.target]; r.root {
+	if r.root {
+		t := &l.targets[r.target]
 		t.record = *r
 		if !r.stamp.there() {
-			t.path = l.config.targets[r.target]
+			t.path = l.config.targets[r.target] // as typed: no separator while it is gone
 		}
 	}
 	if len(l.subs) == 0 {
@@ -731,8 +732,8 @@ func (l *changeLog) greetAgain(s *subscriber) {
 	}
 }
 
-// close ends the log because of cause: subscribers leave when they have read it, or
-// after drainTime. That line is the last of the log.
+// close ends the log, and logs cause: subscribers leave when they have read it, or
+// after drainTime.
 func (l *changeLog) close(cause error) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
@@ -746,7 +747,7 @@ func (l *changeLog) close(cause error) {
 
 // next returns what is to be sent to s next, if there is anything yet, and wakes s
 // again if there is more. It returns false when nothing more will come.
-func (l *changeLog) next(s *subscriber) (lines []byte, more bool) {
+func (l *changeLog) next(s *subscriber) (lines []byte, ok bool) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	switch {

@@ -49,7 +49,7 @@ type entry struct {
 	path     string // what stat is given: a target as typed, or a name joined onto it
 	parent   *entry // nil for a target
 	stamp    stamp
-	below    *listing // of a directory, and of what was one until all below is told gone
+	below    *listing // of what is, or once was, a directory
 	pending  *pending // what subscribers have not been told yet, or nil
 	doubt    *doubt   // why an equal stamp is no proof yet, or nil
 	target   int32    // index of the target that this is or is below
@@ -117,8 +117,8 @@ const (
 	clockSkew        = time.Minute
 	fineGrain        = 20 * time.Millisecond
 
-	// rereadEvery polls a directory is read even if its stamp stands still:
-	// some file systems do not keep the times of directories.
+	// About every rereadEvery polls a directory is read even if its stamp stands
+	// still: some file systems do not keep the times of directories.
 	rereadEvery = 16
 
 	// A call that takes slowCall waits for something other than this machine,
@@ -130,8 +130,8 @@ const (
 	// still can go unreported.
 	maxSettles = 10
 
-	// With manyEntries the FileInfos of one poll are about as large as what it keeps.
-	// To collect them at less than manyGC percent would be to do so several times a poll.
+	// With manyEntries, the FileInfos of one poll are about as large as the entries.
+	// Below manyGC percent they would be collected several times a poll.
 	manyEntries = 2000
 	manyGC      = 100
 
@@ -164,7 +164,7 @@ func newPoller(c config, l *changeLog) *poller {
 	return &poller{config: c, log: l, seed: maphash.MakeSeed(), idFields: findIDFields(), lastProgress: time.Now()}
 }
 
-// clone returns a poller of roots that is like p in all else.
+// clone returns a new poller of roots, set up as p is.
 func (p *poller) clone(roots ...*entry) *poller {
 	return &poller{
 		config: p.config, log: p.log, seed: p.seed, idFields: p.idFields,
@@ -236,9 +236,10 @@ func (e *entry) appendBelow(all []*entry) []*entry {
 	return all
 }
 
-// spread calls f with each of es, and notes the errors. While calls prove slow it
-// makes sideBySide of them at a time, so a call may touch nothing but its entry
-// and, when that is a directory, the entries directly below.
+// spread calls f with each of es, and notes the errors. It begins with few, to learn
+// early whether calls are slow, and while they are it makes sideBySide of them at a
+// time. So a call may touch nothing but its entry and, when that is a directory, the
+// entries directly below.
 func (p *poller) spread(es []*entry, f func(*entry) error) {
 	for done := 0; done < len(es); {
 		step, workers := min(16, done+1, len(es)-done), 1
@@ -341,7 +342,7 @@ func (p *poller) stampOf(e *entry) (stamp, error) {
 	return newStamp(fi, p.idFields), nil
 }
 
-// searchable returns why what is in the directory e cannot be reached, if so.
+// searchable returns why nothing in the directory e can be reached, or nil.
 func (p *poller) searchable(e *entry) error {
 	_, err := p.lstat(e.prefix() + ".")
 	return err
@@ -370,7 +371,7 @@ func (p *poller) note(e *entry, st stamp) {
 	e.doubt = p.doubtOf(e)
 }
 
-// differs says that e is seen now to be not what it was.
+// differs notes that e is now seen to be something else than before.
 func (p *poller) differs(e *entry) {
 	now := time.Now()
 	if e.pending == nil {
@@ -379,8 +380,8 @@ func (p *poller) differs(e *entry) {
 	e.pending.last = now
 }
 
-// doubtOf returns the doubt to have about a stamp that was just seen for the
-// first time, or nil if its mtime is so old that any write will change it.
+// doubtOf returns the doubt to have about a stamp that is seen for the first time:
+// nil if any later write will change it, or if content is not compared.
 func (p *poller) doubtOf(e *entry) *doubt {
 	d := &doubt{since: time.Now(), grain: fineGrain}
 	margin := fineGrain
@@ -399,9 +400,9 @@ func (p *poller) doubtOf(e *entry) *doubt {
 	return nil
 }
 
-// recheck looks behind the stamp of e, which is the same as before. A doubt that
-// has outlived its grain is checked this once more, and then dropped unless
-// -content wants it.
+// recheck looks behind the stamp of e, which is the same as before. A doubt that has
+// outlived its grain is dropped after this check, unless -content wants it or the
+// content could not be read for now (EMFILE, EIO).
 func (p *poller) recheck(e *entry) {
 	d := e.doubt
 	over := time.Since(d.since) > d.grain && !p.content
@@ -420,7 +421,7 @@ func (p *poller) recheck(e *entry) {
 	}
 }
 
-// compare takes a new hash of the content of e for d. Of -content the log is told
+// compare takes a new hash of the content of e for d. With -content the log is told
 // when that cannot be done, and when it can again.
 func (p *poller) compare(e *entry, d *doubt) error {
 	sum, err := p.hash(e)
@@ -464,7 +465,7 @@ func (p *poller) hash(e *entry) (uint64, error) {
 		return 0, err
 	}
 	st := newStamp(fi, p.idFields)
-	st.id, st.info = e.stamp.id, e.stamp.info // which some file systems number anew when a file is opened
+	st.id, st.info = e.stamp.id, e.stamp.info // an open file has another number on some file systems
 	if !st.same(&e.stamp) {
 		return 0, errMoved
 	}
@@ -709,12 +710,12 @@ func (p *poller) report() {
 	p.log.append(changes)
 }
 
-// due reports whether e has a difference that is to be reported now.
 // change returns the record that e, shown as path, is st now.
 func (e *entry) change(path string, st stamp, created bool) *record {
 	return &record{path: path, target: int(e.target), root: e.parent == nil, created: created, stamp: st, time: e.pending.last}
 }
 
+// due reports whether e has a difference that is to be reported now.
 func (p *poller) due(e *entry) bool {
 	if e.pending == nil || e.missed > 0 { // whether it is there, the next poll will tell
 		return false
