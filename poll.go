@@ -332,6 +332,9 @@ func (p *poller) stampOf(e *entry) (stamp, error) {
 	}
 	if fi.Mode()&fs.ModeSymlink != 0 {
 		to, err := p.stat(e.path)
+		if err != nil && e.stamp.kind == directory {
+			return stamp{}, fs.ErrNotExist // wherever the link leads, the directory has made way for it
+		}
 		if err != nil {
 			return stamp{}, err // nothing, perhaps: a dangling link is as absent
 		}
