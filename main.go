@@ -695,9 +695,7 @@ func (l *changeLog) join(conn net.Conn, from net.Addr) *subscriber {
 	l.subs[s] = true
 	conn.SetWriteDeadline(l.deadline) // none, as long as the log is open
 	wake(s.wake)
-	if l.deadline.IsZero() {
-		l.logger.Printf("subscriber %d connected from %s (%d connected)", s.id, quote(from.String()), len(l.subs))
-	}
+	l.logger.Printf("subscriber %d connected from %s (%d connected)", s.id, quote(from.String()), len(l.subs))
 	return s
 }
 
@@ -717,9 +715,7 @@ func (l *changeLog) remove(s *subscriber) {
 	}
 	delete(l.subs, s)
 	wake(s.wake)
-	if l.deadline.IsZero() {
-		l.logger.Printf("subscriber %d disconnected (%d connected)", s.id, len(l.subs))
-	}
+	l.logger.Printf("subscriber %d disconnected (%d connected)", s.id, len(l.subs))
 }
 
 // greetAgain has s greeted once more, unless there is something else to send.
@@ -732,12 +728,14 @@ func (l *changeLog) greetAgain(s *subscriber) {
 	}
 }
 
-// close ends the log, and logs cause: subscribers leave when they have read it, or
-// after drainTime.
+// close ends the log: subscribers leave when they have read it, or after drainTime.
+// What is logged ends with cause, though a poll or a subscriber may have more to say.
 func (l *changeLog) close(cause error) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	l.logger.Printf("%v: closing", cause)
+	last := log.New(l.logger.Writer(), l.logger.Prefix(), l.logger.Flags())
+	l.logger.SetOutput(io.Discard)
+	last.Printf("%v: closing", cause)
 	l.deadline = time.Now().Add(drainTime)
 	for s := range l.subs {
 		s.conn.SetWriteDeadline(l.deadline)

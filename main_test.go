@@ -19,6 +19,7 @@ import (
 	"strconv"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"syscall"
 	"testing"
 	"testing/synctest"
@@ -706,28 +707,36 @@ func TestBackOff(t *testing.T) {
 	})
 }
 
-// TestEnd ends the server while a subscriber does not read and a stat hangs.
+// TestEnd ends the server while a subscriber does not read, a stat hangs and another
+// is about to fail. That it ends is the last line of the log.
 func TestEnd(t *testing.T) {
 	dir := t.TempDir()
-	writeFiles(t, dir, "hung/a", "c")
+	writeFiles(t, dir, "hung/a", "slow/b")
 	synctest.Test(t, func(t *testing.T) {
-		c := configure(t, dir+"/hung/a", dir+"/c")
+		c := configure(t, dir+"/hung/a", dir+"/slow/b")
 		release := make(chan struct{})
+		var failing atomic.Bool
 		c.stat = func(name string) (os.FileInfo, error) {
-			if name == dir+"/hung/a" {
+			switch {
+			case name == dir+"/hung/a":
 				<-release
+			case failing.Load():
+				time.Sleep(300 * time.Millisecond)
+				return nil, syscall.EIO
 			}
 			return os.Stat(name)
 		}
+		var logged logText
 		ctx, cancel := context.WithCancel(t.Context())
 		ln, stopped := newPipeListener(), make(chan struct{})
 		go func() {
 			defer close(stopped)
-			watch(ctx, c, []net.Listener{ln}, log.New(t.Output(), "", 0))
+			watch(ctx, c, []net.Listener{ln}, log.New(&logged, "", 0))
 		}()
 		time.Sleep(3 * stallTime)
 		ln.dial("j") // and never reads
-		synctest.Wait()
+		failing.Store(true)
+		time.Sleep(260 * time.Millisecond) // a poll is under way, and will log that error
 		start := time.Now()
 		cancel()
 		<-stopped
@@ -736,6 +745,9 @@ func TestEnd(t *testing.T) {
 		}
 		close(release)
 		time.Sleep(time.Hour)
+		if got := logged.String(); !strings.HasSuffix(got, "context canceled: closing\n") {
+			t.Errorf("logged %q, with something after the signal", got)
+		}
 	})
 }
 
