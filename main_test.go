@@ -726,13 +726,8 @@ func TestEnd(t *testing.T) {
 			}
 			return os.Stat(name)
 		}
-		var logged logText
 		ctx, cancel := context.WithCancel(t.Context())
-		ln, stopped := newPipeListener(), make(chan struct{})
-		go func() {
-			defer close(stopped)
-			watch(ctx, c, []net.Listener{ln}, log.New(&logged, "", 0))
-		}()
+		ln, logged, stopped := launch(ctx, c)
 		time.Sleep(3 * stallTime)
 		ln.dial("j") // and never reads
 		failing.Store(true)

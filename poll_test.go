@@ -103,7 +103,7 @@ type script struct {
 	stopped chan struct{}
 	clients []*client // in the order in which they joined
 	out     strings.Builder
-	log     logText
+	log     *logText
 	shown   int // bytes of the log that have been printed
 
 	mu      sync.Mutex
@@ -227,11 +227,7 @@ func (s *script) watch(args []string) error {
 		s.stop(nil)
 		<-s.stopped
 	})
-	s.ln, s.stopped = newPipeListener(), make(chan struct{})
-	go func() {
-		defer close(s.stopped)
-		watch(ctx, c, []net.Listener{s.ln}, log.New(&s.log, "", 0))
-	}()
+	s.ln, s.log, s.stopped = launch(ctx, c)
 	synctest.Wait()
 	return nil
 }
@@ -774,17 +770,24 @@ func (l *listener) hear() error {
 func begin(t *testing.T, c config) (*pipeListener, *logText) {
 	t.Helper()
 	ctx, cancel := context.WithCancel(t.Context())
-	ln, stopped, logged := newPipeListener(), make(chan struct{}), new(logText)
-	go func() {
-		defer close(stopped)
-		watch(ctx, c, []net.Listener{ln}, log.New(logged, "", 0))
-	}()
+	ln, logged, stopped := launch(ctx, c)
 	t.Cleanup(func() {
 		cancel()
 		<-stopped
 		time.Sleep(time.Hour) // pollers are not waited for, and time ends with the test
 	})
 	return ln, logged
+}
+
+// launch is begin for who ends the server themselves, by ctx. It also returns what
+// is closed when the server has ended.
+func launch(ctx context.Context, c config) (*pipeListener, *logText, chan struct{}) {
+	ln, logged, stopped := newPipeListener(), new(logText), make(chan struct{})
+	go func() {
+		defer close(stopped)
+		watch(ctx, c, []net.Listener{ln}, log.New(logged, "", 0))
+	}()
+	return ln, logged, stopped
 }
 
 // configure returns the config of a command line.
