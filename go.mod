@@ -1,3 +1,3 @@
 module net-watcher
 
-go 1.25
+go 1.26

@@ -5,13 +5,16 @@ package main
 import (
 	"context"
 	"errors"
+	"io/fs"
 	"net"
 )
 
-// nonblock is for FIFOs, which block nobody here.
-const nonblock = 0
+const (
+	nonblock = 0     // no FIFO blocks an open here
+	mayOpen  = false // on Windows a file cannot be renamed while it is open
+)
 
 // listenUnix says that there are no Unix sockets on this system.
-func listenUnix(_ context.Context, path string) (net.Listener, error) {
+func listenUnix(_ context.Context, path string, _ fs.FileMode) (net.Listener, error) {
 	return nil, &net.OpError{Op: "listen", Net: "unix", Addr: &net.UnixAddr{Name: path, Net: "unix"}, Err: errors.ErrUnsupported}
 }

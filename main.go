@@ -1,42 +1,24 @@
-// Net-watcher polls files with stat and sends a line per change to everyone who
-// connects, over TCP or a Unix socket.
+// Net-watcher polls files with stat and sends a line for each change to every subscriber that is connected
+// to it, over TCP or a Unix socket.
 //
 // Usage:
 //
 //	net-watcher [flags] target...
 //
-//	  -tcp address      listen on TCP; port 0 picks one (default localhost:60300)
-//	  -unix path        listen on a Unix socket; replaces TCP unless -tcp is given
-//	  -interval d       pause between polls, at least 1ms (default 250ms)
-//	  -json             send JSON Lines instead of text
-//	  -settle d         report what keeps still for d, or after 10 d (default 0)
-//	  -content          compare contents too, of regular files up to 1 MiB
-//	  -exclude pattern  in a tree, skip names that match, like '*.o'; repeatable
-//	  -max n            serve n subscribers at a time, others wait (default 1024)
-//	  -version          print the version
-//	  -h                print this text
-//
-//	A target is a file, or a directory with all that is below it. It may come and
-//	go. Example, in two terminals:
-//
-//	  net-watcher target.txt
-//	  nc localhost 60300
-//
-// The server only sends. Each line is
+// The server only sends; it reads what a subscriber sends and throws it away. Each line is
 //
 //	TYPE TIME PATH
 //
-// TYPE is watching or waiting in the greeting, which says of each target whether
-// it is there, and from then on created, changed or removed. TIME is when the
-// server saw it, in UTC. PATH is the target as typed, or joined with the name
-// below it; directories end with a separator. A path that would not print, or
-// starts with ", or starts or ends with a space, is a quoted Go string.
+// A greeting comes first: for each target a line with the type watching if the target is there, and waiting
+// if it is not. From then on the types are created, changed and removed. TIME is when the server saw it, in
+// UTC. PATH is the target as typed, or joined with a name below it; a directory ends with a separator. A
+// path that would not print, or starts with ", or starts or ends with a space, is a quoted Go string.
 //
-// A subscriber that reads slowly gets the newest state of each path, once. One
-// that only shuts down its sending side goes on receiving.
+// A subscriber that reads slowly is sent the newest state of each path, once. A subscriber that only shuts
+// down its sending side is still served.
 //
-// An interrupt, termination or hangup signal ends net-watcher with status 0, and
-// a second one kills it. The exit status is 1 for a failure and 2 for misuse.
+// An interrupt, termination or hangup signal ends net-watcher with status 0, and a second one kills it. The
+// exit status is 1 for a failure and 2 for misuse.
 package main
 
 import (
@@ -48,12 +30,14 @@ import (
 	"flag"
 	"fmt"
 	"io"
+	"io/fs"
 	"log"
 	"maps"
 	"net"
 	"os"
 	"os/signal"
 	"path"
+
 	"runtime"
 	"runtime/debug"
 	"slices"
@@ -70,11 +54,14 @@ const usage = `net-watcher [flags] target...
 
   -tcp address      listen on TCP; port 0 picks one (default localhost:60300)
   -unix path        listen on a Unix socket; replaces TCP unless -tcp is given
+  -mode bits        permissions of the Unix socket, octal (default 0600)
   -interval d       pause between polls, at least 1ms (default 250ms)
   -json             send JSON Lines instead of text
-  -settle d         report what keeps still for d, or after 10 d (default 0)
+  -list             send what is there, as created, before the greeting
+  -settle d         report what keeps still for d, or after 10 d (default 0s)
   -content          compare contents too, of regular files up to 1 MiB
-  -exclude pattern  in a tree, skip names that match, like '*.o'; repeatable
+  -open             open all that is polled, so that a file server is asked about it
+  -exclude pattern  in a tree, skip what matches, as in .gitignore; repeatable
   -max n            serve n subscribers at a time, others wait (default 1024)
   -version          print the version
   -h                print this text
@@ -86,87 +73,17 @@ go. Example, in two terminals:
   nc localhost 60300
 `
 
-// A config is what the command line says.
-type config struct {
-	tcp, unix string // addresses to listen on, "" for none
-	interval  time.Duration
-	settle    time.Duration
-	json      bool
-	content   bool
-	exclude   []string
-	max       int
-	version   bool
-	targets   []string // each once
-
-	// How pollers reach the file system. Tests put in what fails, or is slow.
-	stat, lstat func(string) (os.FileInfo, error)
-	open        func(string) (*os.File, error)
-}
-
-// A usageError is a mistake on the command line.
-type usageError struct{ error }
-
-const (
-	// A TCP peer that has vanished is noticed after keepAliveCount+1 intervals.
-	keepAliveInterval = 15 * time.Second
-	keepAliveCount    = 4
-
-	// sendBuffer is small because what it holds grows stale while a reader stops.
-	sendBuffer = 16 << 10
-
-	// The pauses before the probes of a peer that has shut down its sending side.
-	firstProbe = 50 * time.Millisecond
-	nextProbe  = time.Second
-
-	// The pauses after failing to accept, for want of descriptors perhaps.
-	minBackOff = 5 * time.Millisecond
-	maxBackOff = time.Second
-
-	// stallTime is how long the baseline may make no progress before the server
-	// starts without it.
-	stallTime = 2 * time.Second
-
-	// On a signal all must be over within a second. These bound the waiting for
-	// subscribers to take what is left, and for the log to be written.
-	drainTime = 500 * time.Millisecond
-	flushTime = 100 * time.Millisecond
-
-	// maxUnwritten is how much of the log is kept while stderr takes nothing.
-	maxUnwritten = 4 << 20
-
-	// maxRecords bounds the memory that those who do not read can cost.
-	maxRecords = 1 << 20
-
-	// A span ends with the line that takes it to maxSpan bytes or more. Up to maxSpans
-	// of them are kept for others at the same cursor.
-	maxSpan  = 64 << 10
-	maxSpans = 16
-
-	// A subscriber is mostly stack, and the collector allows garbage in proportion to
-	// heap and stacks. So at 100 percent, ten thousand subscribers would come with as
-	// much garbage again. A poller of many entries raises it to manyGC.
-	gcPercent = 15
-
-	// Every stat that hangs holds a thread, and Go ends a program that has 10,000.
-	maxThreads = 1 << 20
-)
-
 func main() {
-	ctx, cancel := context.WithCancelCause(context.Background())
-	signals := make(chan os.Signal, 1)
-	signal.Notify(signals, os.Interrupt, syscall.SIGTERM)
-	if !signal.Ignored(syscall.SIGHUP) { // nohup
-		signal.Notify(signals, syscall.SIGHUP)
+	signals := []os.Signal{os.Interrupt, syscall.SIGTERM}
+	if !signal.Ignored(syscall.SIGHUP) { // as nohup does
+		signals = append(signals, syscall.SIGHUP)
 	}
-	go func() {
-		sig := <-signals
-		signal.Stop(signals) // so that a second signal kills
-		cancel(errors.New(sig.String()))
-	}()
+	ctx, stop := signal.NotifyContext(context.Background(), signals...)
+	context.AfterFunc(ctx, stop) // so that a second signal kills
 	os.Exit(exitStatus(run(ctx, os.Args[1:], os.Stdout, os.Stderr), os.Stderr))
 }
 
-// exitStatus returns the status to exit with after err, which it prints.
+// exitStatus prints err, if it is not nil, and returns the status to exit with.
 func exitStatus(err error, stderr io.Writer) int {
 	if err == nil {
 		return 0
@@ -193,7 +110,7 @@ func run(ctx context.Context, args []string, stdout, stderr io.Writer) error {
 		return err
 	}
 	listeners, err := listen(ctx, c)
-	if err != nil && ctx.Err() == nil { // that a signal came is no failure
+	if err != nil && ctx.Err() == nil { // a signal at this moment is no failure
 		return err
 	}
 	w := newLogWriter(stderr)
@@ -202,32 +119,28 @@ func run(ctx context.Context, args []string, stdout, stderr io.Writer) error {
 	return nil
 }
 
-// parse makes a config of the command line. Its errors are usageErrors, and
-// flag.ErrHelp.
+// A config is a command line.
+type config struct {
+	tcp, unix string      // addresses to listen on, "" for none
+	mode      fs.FileMode // of the Unix socket
+	json      bool
+	max       int
+	version   bool
+	targets   []string // as typed, each once
+	pollConfig
+}
+
+// A usageError is a mistake on the command line.
+type usageError struct{ error }
+
+// parse makes a config of the command line. Its errors are usageErrors, and flag.ErrHelp.
 func parse(args []string) (config, error) {
-	c := config{stat: os.Stat, lstat: os.Lstat, open: func(name string) (*os.File, error) {
-		return os.OpenFile(name, os.O_RDONLY|nonblock, 0)
-	}}
-	flags := flag.NewFlagSet("net-watcher", flag.ContinueOnError)
-	flags.SetOutput(io.Discard)
-	flags.StringVar(&c.tcp, "tcp", "localhost:60300", "")
-	flags.StringVar(&c.unix, "unix", "", "")
-	flags.DurationVar(&c.interval, "interval", 250*time.Millisecond, "")
-	flags.BoolVar(&c.json, "json", false, "")
-	flags.DurationVar(&c.settle, "settle", 0, "")
-	flags.BoolVar(&c.content, "content", false, "")
-	flags.Func("exclude", "", func(pattern string) error {
-		_, err := path.Match(pattern, "")
-		c.exclude = append(c.exclude, pattern)
-		return err
-	})
-	flags.IntVar(&c.max, "max", 1024, "")
-	flags.BoolVar(&c.version, "version", false, "")
+	c := config{pollConfig: pollConfig{stat: os.Stat, lstat: os.Lstat, dir: workingDir()}}
+	c.open = func(name string) (*os.File, error) { return os.OpenFile(name, os.O_RDONLY|nonblock, 0) }
+	flags := c.flags()
 	err := flags.Parse(args)
 	if err == nil && !c.version {
-		given := map[string]bool{}
-		flags.Visit(func(f *flag.Flag) { given[f.Name] = true })
-		err = c.check(given, flags.Args())
+		err = c.check(flags)
 	}
 	if err != nil && !errors.Is(err, flag.ErrHelp) {
 		err = usageError{err}
@@ -235,28 +148,107 @@ func parse(args []string) (config, error) {
 	return c, err
 }
 
-// check adds the targets to c, and returns what is wrong with c. given has the
-// flags of the command line.
-func (c *config) check(given map[string]bool, targets []string) error {
-	seen := map[string]bool{}
-	for _, name := range targets {
+// workingDir returns the path of the working directory, or "" if the path does not lead there.
+func workingDir() string {
+	dir, err := os.Getwd()
+	here, hereErr := os.Stat(".")
+	there, thereErr := os.Stat(dir)
+	if err != nil || hereErr != nil || thereErr != nil || !os.SameFile(here, there) {
+		return ""
+	}
+	return dir
+}
+
+// flags returns the flags, which set c.
+func (c *config) flags() *flag.FlagSet {
+	flags := flag.NewFlagSet("net-watcher", flag.ContinueOnError)
+	flags.SetOutput(io.Discard)
+	c.mode, c.interval = 0o600, 250*time.Millisecond
+	flags.StringVar(&c.tcp, "tcp", "localhost:60300", "")
+	flags.StringVar(&c.unix, "unix", "", "")
+	flags.Func("mode", "", c.setMode)
+	flags.Func("interval", "", durationTo(&c.interval))
+	flags.BoolVar(&c.json, "json", false, "")
+	flags.BoolVar(&c.list, "list", false, "")
+	flags.Func("settle", "", durationTo(&c.settle))
+	flags.BoolVar(&c.content, "content", false, "")
+	flags.BoolVar(&c.openAll, "open", false, "")
+	flags.Func("exclude", "", c.addPattern)
+	flags.IntVar(&c.max, "max", 1024, "")
+	flags.BoolVar(&c.version, "version", false, "")
+	return flags
+}
+
+// setMode parses the value of -mode.
+func (c *config) setMode(bits string) error {
+	mode, err := strconv.ParseUint(bits, 8, 32)
+	if err != nil || len(bits) < 3 || len(bits) > 4 || mode > 0o777 || mode&0o600 != 0o600 {
+		return errors.New("a mode has three or four octal digits, at most 0777, and lets the owner read and write")
+	}
+	c.mode = fs.FileMode(mode)
+	return nil
+}
+
+// durationTo returns a function that parses a flag's value into d.
+func durationTo(d *time.Duration) func(string) error {
+	return func(value string) (err error) {
+		if *d, err = time.ParseDuration(value); err != nil {
+			return errors.New("a duration is a number with a unit, like 250ms or 2s")
+		}
+		return nil
+	}
+}
+
+// addPattern parses the value of an -exclude. It refuses what can never match.
+func (c *config) addPattern(text string) error {
+	glob := strings.TrimSuffix(text, "/")
+	x := pattern{glob: strings.TrimPrefix(glob, "/"), path: strings.Contains(glob, "/"), dirsOnly: glob != text}
+	if text == "" || text == "/" {
+		return errors.New("it matches nothing")
+	}
+	if text[0] == '!' {
+		return errors.New("a pattern cannot take back what another one excludes")
+	}
+	for element := range strings.SplitSeq(x.glob, "/") {
+		switch element {
+		case "":
+			return errors.New("no name is empty, as between two slashes")
+		case ".", "..":
+			return fmt.Errorf("no path below a target has %s in it; /name is what is right below the target", element)
+		case "**":
+			return errors.New("** is not known; a pattern without a slash, or with one at its end, is for any depth")
+		}
+	}
+	c.exclude = append(c.exclude, x)
+	_, err := path.Match(x.glob, "")
+	return err
+}
+
+// check adds the targets to c, and returns the first mistake that it finds.
+func (c *config) check(flags *flag.FlagSet) error {
+	given, seen := map[string]bool{}, map[string]bool{}
+	flags.Visit(func(f *flag.Flag) { given[f.Name] = true })
+	for _, name := range flags.Args() {
+		key := strings.TrimRight(name, "/"+string(os.PathSeparator)) // d and d/ are one target
 		switch {
 		case name == "":
 			return errors.New("empty target")
 		case name[0] == '-':
 			return fmt.Errorf("target %s starts with -: flags come before targets, and a file of that name is ./%[1]s", name)
-		case !seen[name]:
-			seen[name] = true
+		case !seen[key]:
+			seen[key] = true
 			c.targets = append(c.targets, name)
 		}
 	}
 	switch {
-	case len(targets) == 0:
+	case len(c.targets) == 0:
 		return errors.New("no target to watch")
 	case c.tcp == "":
 		return errors.New("empty -tcp address")
 	case given["unix"] && c.unix == "":
 		return errors.New("empty -unix path")
+	case given["mode"] && !given["unix"]:
+		return errors.New("-mode is for the socket of -unix, which is missing")
 	case c.interval < time.Millisecond:
 		return fmt.Errorf("-interval %v is less than 1ms", c.interval)
 	case c.settle < 0:
@@ -279,11 +271,11 @@ func version() string {
 	return fmt.Sprintf("net-watcher %s %s %s/%s", v, runtime.Version(), runtime.GOOS, runtime.GOARCH)
 }
 
-// listen binds all that c names, or nothing.
+// listen binds every address that c names, or none.
 func listen(ctx context.Context, c config) (listeners []net.Listener, err error) {
 	if c.tcp != "" {
-		lc := net.ListenConfig{KeepAliveConfig: net.KeepAliveConfig{
-			Enable: true, Idle: keepAliveInterval, Interval: keepAliveInterval, Count: keepAliveCount,
+		lc := net.ListenConfig{KeepAliveConfig: net.KeepAliveConfig{ // a peer that vanished is gone after 75 s
+			Enable: true, Idle: 15 * time.Second, Interval: 15 * time.Second, Count: 4,
 		}}
 		network := "tcp"
 		if strings.HasPrefix(c.tcp, "0.0.0.0:") {
@@ -296,7 +288,7 @@ func listen(ctx context.Context, c config) (listeners []net.Listener, err error)
 		listeners = append(listeners, ln)
 	}
 	if c.unix != "" {
-		ln, err := listenUnix(ctx, c.unix)
+		ln, err := listenUnix(ctx, c.unix, c.mode)
 		if err != nil {
 			closeAll(listeners)
 			return nil, err
@@ -312,46 +304,63 @@ func closeAll(listeners []net.Listener) {
 	}
 }
 
-// watch polls the targets of c and serves subscribers on the listeners, which it
-// owns, until ctx is done.
+const (
+	// gcPercent bounds the garbage, which may be that part of heap and stacks. Both 100,000 files and
+	// 10,000 subscribers cost half as much again at 100 percent; below 50 the collector runs so often that
+	// it shows.
+	gcPercent = 50
+
+	// maxThreads is more than there will be. A stat that hangs holds a thread, and Go ends a program that
+	// has 10,000.
+	maxThreads = 1 << 20
+)
+
+// watch polls the targets of c and serves subscribers on the listeners, which it owns, until ctx is done.
 func watch(ctx context.Context, c config, listeners []net.Listener, logger *log.Logger) {
-	debug.SetGCPercent(gcPercent)
-	debug.SetMaxThreads(maxThreads)
-	l := newChangeLog(c, logger)
-	startPollers(ctx, c, l)
-	var serving sync.WaitGroup
-	if l.await(ctx) {
-		l.start()
-		slots := make(chan struct{}, c.max)
-		for _, ln := range listeners {
-			addr, isTCP := ln.Addr().(*net.TCPAddr)
-			if isTCP && !addr.IP.IsLoopback() {
-				logger.Printf("whoever can reach %v can subscribe, for it is not a loopback address", addr)
-			}
-			logger.Printf("listening on %s", quote(ln.Addr().String()))
-			serving.Go(func() { serve(ctx, ln, l, slots) })
-		}
+	if os.Getenv("GOGC") == "" {
+		debug.SetGCPercent(gcPercent)
 	}
+	debug.SetMaxThreads(maxThreads)
+	j := newJournal(c.targets, format{json: c.json, started: time.Now()}, c.list, logger)
+	pollers := startPolling(ctx, c.targets, c.pollConfig, logger, j.append)
+	door := &door{slots: make(chan struct{}, c.max), logger: logger}
+	var serving sync.WaitGroup
+	serving.Go(func() {
+		pollers.supervise(ctx, func() {
+			j.open()
+			for _, ln := range listeners {
+				addr, isTCP := ln.Addr().(*net.TCPAddr)
+				if isTCP && !addr.IP.IsLoopback() {
+					logger.Printf("whoever can reach %v can subscribe, for it is not a loopback address", addr)
+				}
+				logger.Printf("listening on %s", quote(ln.Addr().String()))
+				serving.Go(func() { serve(ctx, ln, j, door) })
+			}
+		})
+	})
 	<-ctx.Done()
-	l.close(context.Cause(ctx))
+	cause := strings.TrimSuffix(context.Cause(ctx).Error(), " signal received")
+	logLast(logger, cause+": closing")
+	j.close()
 	closeAll(listeners)
 	serving.Wait()
 }
 
-// serve accepts subscribers until ln is closed, and returns when they are gone.
-// A slot is waited for after Accept: a listener without clients must not hold one
-// that the other needs.
-func serve(ctx context.Context, ln net.Listener, l *changeLog, slots chan struct{}) {
+// sendBuffer is small because the lines in it grow stale while a reader stops. With less, though, the kernel
+// would hold no two segments of the loopback interface, and each piece would wait for a delayed ACK.
+const sendBuffer = 64 << 10
+
+// serve accepts subscribers until ln is closed, and returns when they are gone. It accepts first and then
+// waits at the door: a listener without clients must not hold a slot that the other one needs.
+func serve(ctx context.Context, ln net.Listener, j *journal, door *door) {
 	var serving sync.WaitGroup
 	defer serving.Wait()
 	for {
-		conn := accept(ctx, ln, l.logger)
+		conn := accept(ctx, ln, j.logger)
 		if conn == nil {
 			return
 		}
-		select {
-		case slots <- struct{}{}:
-		case <-ctx.Done():
+		if !door.enter(ctx) {
 			conn.Close()
 			return
 		}
@@ -363,13 +372,20 @@ func serve(ctx context.Context, ln net.Listener, l *changeLog, slots chan struct
 			conn.SetWriteBuffer(sendBuffer)
 			from = ln.Addr() // a client's end seldom has a name
 		}
-		s := l.join(conn, from)
+		s := j.join(conn, from)
 		serving.Go(func() {
-			s.serve(l)
-			<-slots
+			s.serve(j)
+			door.leave()
 		})
 	}
 }
+
+// The pauses after an Accept that failed, perhaps for want of descriptors, double from minBackOff to
+// maxBackOff.
+const (
+	minBackOff = 5 * time.Millisecond
+	maxBackOff = time.Second
+)
 
 // accept returns the next connection, or nil when ln is closed.
 func accept(ctx context.Context, ln net.Listener, logger *log.Logger) net.Conn {
@@ -387,27 +403,56 @@ func accept(ctx context.Context, ln net.Listener, logger *log.Logger) net.Conn {
 	}
 }
 
-// A subscriber is a connection and how far in the log it is. Two goroutines
-// serve it: one writes, the other reads, only to learn that the peer has left.
+// A door lets as many subscribers in as there are slots. The listeners share it.
+type door struct {
+	slots  chan struct{}
+	full   atomic.Bool // the latest subscriber had to wait
+	logger *log.Logger
+}
+
+// enter waits for a slot. It returns false if ctx is done before that.
+func (d *door) enter(ctx context.Context) bool {
+	select {
+	case d.slots <- struct{}{}:
+		d.full.Store(false)
+		return true
+	default:
+	}
+	if !d.full.Swap(true) {
+		d.logger.Printf("%d subscribers; further ones wait", cap(d.slots))
+	}
+	select {
+	case d.slots <- struct{}{}:
+		return true
+	case <-ctx.Done():
+		return false
+	}
+}
+
+func (d *door) leave() { <-d.slots }
+
+// A subscriber is a connection and its place in the journal. Two goroutines serve it: one writes, and one
+// reads, only to learn that the peer is gone.
 type subscriber struct {
 	id   int
 	conn net.Conn
 	wake chan struct{} // holds a token when there may be something to send
 
-	// Guarded by changeLog.mu.
+	// The journal's lock guards these.
 	cursor
 	greeting []byte // to be sent first
+	listing  bool   // the greeting comes when all of the list is read
+	again    bool   // a further greeting is due, if there is nothing else to send
 }
 
-// serve sends s what the log has for it until either ends, and closes the
-// connection. While the log is open no write has a deadline: a suspended reader
-// costs nobody anything. Nothing is formatted here, for that would grow every
-// subscriber's stack.
-func (s *subscriber) serve(l *changeLog) {
+// serve sends s its lines until s or the journal ends, and closes the connection. Before the end of the
+// journal no write has a deadline: a suspended reader holds up only its own goroutine. Nothing is formatted
+// here, because that would grow every subscriber's stack.
+func (s *subscriber) serve(j *journal) {
 	var reading sync.WaitGroup
-	reading.Go(func() { s.discard(l) })
+	reading.Go(func() { s.discard(j) })
 	for range s.wake {
-		lines, ok := l.next(s)
+		lines, ok := j.next(s)
 		if !ok {
 			break
 		}
@@ -418,29 +463,35 @@ func (s *subscriber) serve(l *changeLog) {
 			break
 		}
 	}
-	l.leave(s)
+	j.leave(s)
 	s.conn.Close()
 	reading.Wait()
 }
 
-// discard throws away what the peer sends. Its end may be a goodbye or, from nc
-// and socat, only say that their input has ended: they go on reading. The two
-// look the same until something is written, so s is greeted once more, which is
-// true and harmless, and probed from then on.
-func (s *subscriber) discard(l *changeLog) {
+// The pauses before a peer that has shut down its sending side is probed for the first time, and again.
+const (
+	firstProbe = 50 * time.Millisecond
+	nextProbe  = time.Second
+)
+
+// discard reads what the peer sends and throws it away. EOF may mean that the peer is gone or, with nc and
+// socat, only that its input ended. The two look the same until the server writes, so s gets a second
+// greeting, which is true and harmless, and from then on an empty write now and then: it fails once the
+// peer is gone.
+func (s *subscriber) discard(j *journal) {
 	var err error
 	for buf := make([]byte, 64); err == nil; {
 		_, err = s.conn.Read(buf)
 	}
 	if err != io.EOF {
-		l.leave(s)
+		j.leave(s)
 		return
 	}
-	l.greetAgain(s)
+	j.greetAgain(s)
 	var probe func()
 	probe = func() {
 		if _, err := s.conn.Write(nil); err != nil {
-			l.leave(s)
+			j.leave(s)
 			return
 		}
 		time.AfterFunc(nextProbe, probe)
@@ -448,164 +499,102 @@ func (s *subscriber) discard(l *changeLog) {
 	time.AfterFunc(firstProbe, probe)
 }
 
-// A changeLog holds the changes that subscribers have yet to read, at most one
-// record per path: a later change of a path takes the place of the earlier one.
-// So who reads slowly gets the newest state of each path, once, and nobody waits
-// for anybody. Pollers append to it, and every subscriber reads it at its own pace.
-type changeLog struct {
-	config
-	started time.Time
-	logger  *log.Logger
-	looked  atomic.Int64  // grows while baselines are taken, unless they hang
-	ready   chan struct{} // closed once the baseline of every target is in
+// A journal holds the changes that subscribers have yet to read, at most one record for each path: a later
+// change of a path replaces its earlier record. So a slow subscriber gets the newest state of each path,
+// once, and nobody waits for anybody. For -list it also keeps the record of each path that is there. Pollers
+// append to it, and each subscriber reads it at its own pace.
+type journal struct {
+	names  []string // of the targets, as typed
+	format format
+	list   bool
+	logger *log.Logger
+	limit  int // of unread records: maxRecords, except in tests
 
-	// What is called under mu does not block: logging, so that lines count
-	// subscribers in order, and setting deadlines.
-	mu       sync.Mutex
-	targets  []target  // in the order of config.targets, which has their names as typed
-	unknown  int       // targets without a baseline
-	open     bool      // there are greetings: a baseline comes too late now
-	deadline time.Time // of the last writes, once the log is closed
-	seq      uint64    // of the latest change
-	records  []*record // in the order of seq, dead ones among them
-	byPath   map[pathKey]*record
-	subs     map[*subscriber]bool
-	joined   int             // subscribers ever
-	behind   int             // subscribers with something to read
-	spans    map[cursor]span // what those at a cursor read next, encoded once for all
-	limit    int             // of records: maxRecords, except in tests
+	// Calls under mu do not block: logging, which counts subscribers in order, and setting deadlines.
+	mu         sync.Mutex
+	targets    []change  // what each target is now, for greetings
+	deadline   time.Time // of the last writes, once the journal is closed
+	seq        uint64    // of the newest change
+	records    []*record // in the order of seq, dead ones among them
+	byPath     map[pathKey]*record
+	compactAt  int // how many records are worth compacting
+	subs       map[*subscriber]bool
+	joined     int             // subscribers ever
+	behind     int             // subscribers that have something to read
+	spans      map[cursor]span // what is to be read next at a cursor, encoded once for all
+	greeting   []byte          // the newest one, while it is true
+	greetingAt time.Time
 }
 
-// A target is the latest record of one, for the greeting.
-type target struct {
-	record
-	entries int  // in the baseline, itself included
-	known   bool // its baseline is in
-}
+// maxRecords bounds the memory that a subscriber can cost by not reading.
+const maxRecords = 1 << 20
 
-// A record is the latest change of a path: the first part as a poller saw it,
-// the second as the log files it.
+// A record is the newest change of a path, as the journal files it.
 type record struct {
-	path    string // as the protocol shows it, but not quoted
-	target  int    // index of the target that it is or is below
-	root    bool   // it is the target
-	created bool   // it was not there before
-	stamp   stamp  // of what is there now, if it is
-	time    time.Time
-
+	change
 	seq  uint64
-	born uint64 // seq of the change that created the path, 0 if that is long ago
-	dead bool   // a later record took its place
+	born uint64 // seq of the change that created the path, 0 if that was before all records
+	dead bool   // a later record has replaced it
 }
 
 // A pathKey names a path. Targets inside each other both report it.
 type pathKey struct {
-	target int
+	target int32
 	path   string
 }
 
-// A cursor is how far a subscriber has read. What was born after base is new to
-// it. base moves only when everything is read: a path born before at may have
-// changed since, so that its record lies after at, still untold.
-type cursor struct{ at, base uint64 }
+func (r *record) key() pathKey { return pathKey{r.target, r.path} }
 
-// A span is a piece of the log as lines, and the cursor behind it.
+// A cursor is how far a subscriber has read. A path that was born after base is new to it. base stays where
+// the catch-up began until everything is read: a path that was born before at may have changed since, so
+// that its only record lies after at. What was gone at since was never there for a subscriber of the list.
+type cursor struct{ at, base, since uint64 }
+
+// A span is a piece of the journal as lines, and the cursor behind it.
 type span struct {
 	lines []byte
 	to    cursor
 }
 
-func newChangeLog(c config, logger *log.Logger) *changeLog {
-	l := &changeLog{
-		config:  c,
-		started: time.Now(),
-		logger:  logger,
-		ready:   make(chan struct{}),
-		unknown: len(c.targets),
-		byPath:  map[pathKey]*record{},
-		subs:    map[*subscriber]bool{},
-		spans:   map[cursor]span{},
-		limit:   maxRecords,
+func newJournal(names []string, f format, list bool, logger *log.Logger) *journal {
+	j := &journal{
+		names: names, format: f, list: list, logger: logger, limit: maxRecords,
+		byPath: map[pathKey]*record{}, subs: map[*subscriber]bool{}, spans: map[cursor]span{},
 	}
-	for _, name := range c.targets {
-		l.targets = append(l.targets, target{record: record{path: name}})
+	for _, name := range names {
+		j.targets = append(j.targets, change{path: name})
 	}
-	return l
+	return j
 }
 
-// baseline takes in what targets are at first. It returns false if that comes too
-// late, which makes all that is there news.
-func (l *changeLog) baseline(found []target) bool {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	if l.open {
-		return false
-	}
-	for _, t := range found {
-		l.targets[t.target] = t
-	}
-	l.unknown -= len(found)
-	if l.unknown == 0 {
-		close(l.ready)
-	}
-	return true
-}
-
-// await returns true when the baseline is in, or when the pollers have not moved
-// for a while, and false when ctx is done.
-func (l *changeLog) await(ctx context.Context) bool {
-	for before, now := int64(-1), int64(0); before != now; before, now = now, l.looked.Load() {
-		select {
-		case <-ctx.Done():
-			return false
-		case <-l.ready:
-			return true
-		case <-time.After(stallTime):
-		}
-	}
-	return true
-}
-
-// start opens the log for subscribers.
-func (l *changeLog) start() {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	l.open = true
-	l.announce(l.targets)
-}
-
-// announce logs what targets are at first.
-func (l *changeLog) announce(targets []target) {
-	for _, t := range targets {
-		switch {
-		case !t.known:
-			l.logger.Printf("%s: no answer; waiting for it", quote(t.path))
-		case t.stamp.kind == directory:
-			l.logger.Printf("watching %s (%d entries)", quote(t.path), t.entries)
-		case t.stamp.there():
-			l.logger.Printf("watching %s", quote(t.path))
-		default:
-			l.logger.Printf("waiting for %s", quote(t.path))
-		}
+// open begins to number changes, when subscribers may come. What is in the list has a number.
+func (j *journal) open() {
+	j.mu.Lock()
+	defer j.mu.Unlock()
+	if !j.list {
+		j.seq = 0
 	}
 }
 
 // append takes in the changes of one poll and wakes the subscribers.
-func (l *changeLog) append(changes []*record) {
+func (j *journal) append(changes []change) {
 	if len(changes) == 0 {
 		return
 	}
-	l.mu.Lock()
-	before := cursor{l.seq, l.seq}
-	for _, r := range changes {
-		l.put(r)
+	j.mu.Lock()
+	before := j.seq
+	for _, c := range changes {
+		j.put(c)
 	}
-	clear(l.spans)
-	l.behind = len(l.subs)
-	lost := l.forget(before.at)
-	l.span(before) // encoded here, for those who keep up, and not on their stacks
-	waking := slices.AppendSeq(make([]*subscriber, 0, len(l.subs)), maps.Keys(l.subs))
-	l.mu.Unlock()
+	clear(j.spans)
+	j.greeting = nil
+	j.behind = len(j.subs)
+	lost := j.evict(before)
+	if j.behind > 0 {
+		j.span(cursor{at: before, base: before}) // encoded here for all that keep up, and not on their stacks
+	}
+	waking := slices.AppendSeq(make([]*subscriber, 0, len(j.subs)), maps.Keys(j.subs))
+	j.mu.Unlock()
 	for _, s := range waking {
 		wake(s.wake)
 	}
@@ -614,172 +603,201 @@ func (l *changeLog) append(changes []*record) {
 	}
 }
 
-// put makes r the record of its path.
-func (l *changeLog) put(r *record) {
-	l.seq++
-	r.seq = l.seq
-	if r.root {
-		t := &l.targets[r.target]
-		t.record = *r
-		if !r.stamp.there() {
-			t.path = l.config.targets[r.target] // as typed: no separator while it is gone
+// put makes c the record of its path.
+func (j *journal) put(c change) {
+	j.seq++
+	if c.root {
+		t := &j.targets[c.target]
+		*t = c
+		if !c.stamp.there() {
+			t.path = j.names[c.target] // a target that is gone has no separator
 		}
 	}
-	if len(l.subs) == 0 {
+	if len(j.subs) == 0 && !j.list {
 		return
 	}
-	key := pathKey{r.target, r.path}
-	if old := l.byPath[key]; old != nil {
+	r := &record{change: c, seq: j.seq}
+	if old := j.byPath[r.key()]; old != nil {
 		old.dead = true
 		r.born = old.born
 	}
-	if r.created {
+	if c.created {
 		r.born = r.seq
 	}
-	l.byPath[key] = r
-	l.records = append(l.records, r)
+	j.byPath[r.key()] = r
+	j.records = append(j.records, r)
 }
 
-// forget drops the records that everybody has read. If too many are left then, it
-// removes the subscribers that keep them, the slowest first, and returns those.
-// Nobody is removed for not having read what came after seq before.
-func (l *changeLog) forget(before uint64) (lost []*subscriber) {
-	for {
-		read := l.seq
-		for s := range l.subs {
-			read = min(read, s.at)
-		}
-		n := 0
-		for ; n < len(l.records) && l.records[n].seq <= read; n++ {
-			if r := l.records[n]; !r.dead {
-				delete(l.byPath, pathKey{r.target, r.path})
-			}
-		}
-		l.records = slices.Delete(l.records, 0, n)
-		if len(l.byPath) <= l.limit || read >= before {
-			break
-		}
-		for s := range l.subs {
-			if s.at == read {
-				l.logger.Printf("subscriber %d has left more than %d changes unread; disconnecting it", s.id, l.limit)
-				l.remove(s)
+// evict makes room. If there are more than limit records that somebody has not read, it removes the
+// subscribers that keep them, the slowest first, and returns those. It removes nobody for not having read
+// what came after seq before.
+func (j *journal) evict(before uint64) (lost []*subscriber) {
+	if len(j.records) <= j.compactAt {
+		return nil
+	}
+	for unread, slowest := j.compact(); unread > j.limit && slowest < before; unread, slowest = j.compact() {
+		for s := range j.subs {
+			if s.at == slowest {
+				j.logger.Printf("subscriber %d has left more than %d changes unread; disconnecting it", s.id, j.limit)
+				j.remove(s)
 				lost = append(lost, s)
 			}
 		}
 	}
-	if len(l.records) > 2*len(l.byPath)+1000 {
-		l.records = slices.DeleteFunc(l.records, func(r *record) bool { return r.dead })
-	}
 	return lost
 }
 
-// caughtUp notes that one more subscriber has read everything. When all have,
-// nothing needs to be kept.
-func (l *changeLog) caughtUp() {
-	l.behind--
-	if l.behind == 0 {
-		l.records = nil
-		l.byPath = map[pathKey]*record{}
-		clear(l.spans)
+// compact drops the records that are dead, and those that everybody has read and no list needs. It returns
+// how many others there are, and how far the slowest subscriber has read.
+func (j *journal) compact() (unread int, slowest uint64) {
+	slowest = j.seq
+	for s := range j.subs {
+		slowest = min(slowest, s.at)
+	}
+	j.records = slices.DeleteFunc(j.records, func(r *record) bool {
+		switch {
+		case r.dead:
+			return true
+		case j.list && r.stamp.there():
+			return false
+		case r.seq > slowest:
+			unread++
+			return false
+		}
+		delete(j.byPath, r.key())
+		return true
+	})
+	if len(j.records) == 0 {
+		j.records, j.byPath = nil, map[pathKey]*record{} // which still had room for what was in them
+	}
+	j.compactAt = max(len(j.records)+len(j.records)/4, min(j.limit, 1000))
+	return unread, slowest
+}
+
+// caughtUp notes that one more subscriber has read everything. When all have, only the list is kept.
+func (j *journal) caughtUp() {
+	if j.behind--; j.behind == 0 {
+		clear(j.spans)
+		if !j.list || len(j.records) > j.compactAt {
+			j.compact()
+		}
 	}
 }
 
-// join adds a subscriber that writes to conn. Its greeting and its cursor are
-// of the same moment, so that every change is either in the one or after the
-// other.
-func (l *changeLog) join(conn net.Conn, from net.Addr) *subscriber {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	l.joined++
-	s := &subscriber{id: l.joined, conn: conn, wake: make(chan struct{}, 1), cursor: cursor{l.seq, l.seq}, greeting: l.greet()}
-	l.subs[s] = true
-	conn.SetWriteDeadline(l.deadline) // none, as long as the log is open
+// join adds a subscriber that writes to conn. Its greeting and its cursor are of the same moment: a change
+// is either in the greeting or comes after it. A subscriber of the list begins where the journal does, and
+// is greeted when it has read all.
+func (j *journal) join(conn net.Conn, from net.Addr) *subscriber {
+	j.mu.Lock()
+	defer j.mu.Unlock()
+	j.joined++
+	s := &subscriber{id: j.joined, conn: conn, wake: make(chan struct{}, 1), listing: j.list && j.seq > 0}
+	if s.listing {
+		s.since = j.seq
+		j.behind++
+	} else {
+		s.cursor, s.greeting = cursor{at: j.seq, base: j.seq}, j.greet()
+	}
+	j.subs[s] = true
+	conn.SetWriteDeadline(j.deadline) // none before the journal is closed
 	wake(s.wake)
-	l.logger.Printf("subscriber %d connected from %s (%d connected)", s.id, quote(from.String()), len(l.subs))
+	j.logger.Printf("subscriber %d connected from %s (%d connected)", s.id, quote(from.String()), len(j.subs))
 	return s
 }
 
 // leave removes s, if that has not happened yet.
-func (l *changeLog) leave(s *subscriber) {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	if l.subs[s] {
-		l.remove(s)
+func (j *journal) leave(s *subscriber) {
+	j.mu.Lock()
+	defer j.mu.Unlock()
+	if j.subs[s] {
+		j.remove(s)
 	}
 }
 
-// remove is leave, of one of l.subs and with the lock held.
-func (l *changeLog) remove(s *subscriber) {
-	if s.at < l.seq {
-		l.caughtUp()
+// remove removes s, which is one of j.subs, and ends its serve.
+func (j *journal) remove(s *subscriber) {
+	delete(j.subs, s)
+	if s.at < j.seq {
+		j.caughtUp()
 	}
-	delete(l.subs, s)
 	wake(s.wake)
-	l.logger.Printf("subscriber %d disconnected (%d connected)", s.id, len(l.subs))
+	j.logger.Printf("subscriber %d disconnected (%d connected)", s.id, len(j.subs))
 }
 
 // greetAgain has s greeted once more, unless there is something else to send.
-func (l *changeLog) greetAgain(s *subscriber) {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	if s.at == l.seq {
-		s.greeting = append(s.greeting, l.greet()...)
+func (j *journal) greetAgain(s *subscriber) {
+	j.mu.Lock()
+	defer j.mu.Unlock()
+	if s.at == j.seq {
+		s.again = true
 		wake(s.wake)
 	}
 }
 
-// close ends the log: subscribers leave when they have read it, or after drainTime.
-// What is logged ends with cause, though a poll or a subscriber may have more to say.
-func (l *changeLog) close(cause error) {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	last := log.New(l.logger.Writer(), l.logger.Prefix(), l.logger.Flags())
-	l.logger.SetOutput(io.Discard)
-	last.Printf("%v: closing", cause)
-	l.deadline = time.Now().Add(drainTime)
-	for s := range l.subs {
-		s.conn.SetWriteDeadline(l.deadline)
+// drainTime is how long subscribers have after the signal to take what is left. All must be over within a
+// second.
+const drainTime = 500 * time.Millisecond
+
+// close ends the journal: subscribers leave when they have read it, or after drainTime.
+func (j *journal) close() {
+	j.mu.Lock()
+	defer j.mu.Unlock()
+	j.deadline = time.Now().Add(drainTime)
+	for s := range j.subs {
+		s.conn.SetWriteDeadline(j.deadline)
 		wake(s.wake)
 	}
 }
 
-// next returns what is to be sent to s next, if there is anything yet, and wakes s
-// again if there is more. It returns false when nothing more will come.
-func (l *changeLog) next(s *subscriber) (lines []byte, ok bool) {
-	l.mu.Lock()
-	defer l.mu.Unlock()
+// next returns the lines to send to s next, or nil if there are none yet, and wakes s if there are more
+// behind them. It returns false when nothing more will come.
+func (j *journal) next(s *subscriber) (lines []byte, ok bool) {
+	j.mu.Lock()
+	defer j.mu.Unlock()
 	switch {
-	case !l.subs[s]:
+	case !j.subs[s]:
 		return nil, false
 	case s.greeting != nil:
 		lines, s.greeting = s.greeting, nil
-	case s.at < l.seq:
-		sp := l.span(s.cursor)
-		s.cursor = sp.to
-		if s.at == l.seq {
-			l.caughtUp()
+	case s.at < j.seq:
+		sp := j.span(s.cursor)
+		lines, s.cursor, s.again = sp.lines, sp.to, false
+		if s.at == j.seq {
+			j.caughtUp()
 		}
-		lines = sp.lines
+		if s.at == j.seq && s.listing {
+			s.listing, s.greeting = false, j.greet()
+		}
+	case s.again:
+		lines, s.again = j.greet(), false
 	default:
-		return nil, l.deadline.IsZero()
+		return nil, j.deadline.IsZero()
 	}
-	if s.at < l.seq || !l.deadline.IsZero() {
+	if s.at < j.seq || s.greeting != nil || s.again || !j.deadline.IsZero() {
 		wake(s.wake)
 	}
 	return lines, true
 }
 
+// A span is cut after the line that brings it to maxSpan bytes. The journal keeps maxSpans of them: with
+// one, a thousand subscribers that catch up at different paces would have each piece encoded again and
+// again.
+const (
+	maxSpan  = 64 << 10
+	maxSpans = 16
+)
+
 // span returns what is to be read at c.
-func (l *changeLog) span(c cursor) span {
-	sp, found := l.spans[c]
+func (j *journal) span(c cursor) span {
+	sp, found := j.spans[c]
 	if found {
 		return sp
 	}
 	sp.to = c
-	i, _ := slices.BinarySearchFunc(l.records, c.at+1, func(r *record, seq uint64) int { return cmp.Compare(r.seq, seq) })
-	for ; i < len(l.records) && len(sp.lines) < maxSpan; i++ {
-		r := l.records[i]
-		if r.dead {
+	i, _ := slices.BinarySearchFunc(j.records, c.at+1, func(r *record, seq uint64) int { return cmp.Compare(r.seq, seq) })
+	for ; i < len(j.records) && len(sp.lines) < maxSpan; i++ {
+		r := j.records[i]
+		if r.dead || !r.stamp.there() && r.seq <= c.since {
 			continue
 		}
 		verb := "changed"
@@ -789,80 +807,93 @@ func (l *changeLog) span(c cursor) span {
 		case r.born > c.base:
 			verb = "created"
 		}
-		sp.lines = l.appendLine(sp.lines, verb, r)
+		sp.lines = j.format.line(sp.lines, verb, r)
 		sp.to.at = r.seq
 	}
-	if sp.to.at == l.seq {
-		sp.to.base = l.seq
+	if i == len(j.records) {
+		sp.to = cursor{at: j.seq, base: j.seq}
 	}
-	if len(l.spans) == maxSpans {
-		clear(l.spans)
+	if len(j.spans) == maxSpans {
+		clear(j.spans)
 	}
-	l.spans[c] = sp
+	j.spans[c] = sp
 	return sp
 }
 
-// greet returns a line for each target, as subscribers are to know it now.
-func (l *changeLog) greet() []byte {
-	var lines []byte
+// greetingTime is how long a greeting is handed out again while nothing changes. With 2,000 targets one for
+// each subscriber would be 110 MB for 500 of them.
+const greetingTime = time.Second
+
+// greet returns a line for each target, as subscribers are to know it now. They share the bytes, which stay
+// as they are.
+func (j *journal) greet() []byte {
 	now := time.Now()
-	for _, t := range l.targets {
+	if j.greeting != nil && now.Sub(j.greetingAt) < greetingTime {
+		return j.greeting
+	}
+	j.greeting, j.greetingAt = nil, now
+	for _, t := range j.targets {
 		verb := "waiting"
 		if t.stamp.there() {
 			verb = "watching"
 		}
-		lines = l.appendLine(lines, verb, &record{path: t.path, stamp: t.stamp, time: now, seq: l.seq})
+		t.time = now
+		j.greeting = j.format.line(j.greeting, verb, &record{change: t, seq: j.seq})
 	}
-	return lines
+	return j.greeting
+}
+
+// A format is how lines look. started is the server's start, for greetings in JSON.
+type format struct {
+	json    bool
+	started time.Time
 }
 
 // timeFormat is RFC 3339 in UTC, with milliseconds.
 const timeFormat = "2006-01-02T15:04:05.000Z"
 
-// A jsonLine is a line of -json. PathBase64 has the bytes of a path that is not
-// valid UTF-8, which Path only resembles.
-type jsonLine struct {
-	Type       string `json:"type"`
-	Time       string `json:"time"`
-	Seq        uint64 `json:"seq"`
-	Started    string `json:"started,omitempty"`
-	Path       string `json:"path"`
-	PathBase64 []byte `json:"path_base64,omitempty"`
-	Size       *int64 `json:"size,omitempty"`
-	Mtime      string `json:"mtime,omitempty"`
-}
-
-// appendLine appends to lines the one that says verb of r.
-func (l *changeLog) appendLine(lines []byte, verb string, r *record) []byte {
-	if l.json {
-		return l.appendJSON(lines, verb, r)
+// line appends to lines the one that says verb of r.
+func (f format) line(lines []byte, verb string, r *record) []byte {
+	if f.json {
+		return f.jsonLine(lines, verb, r)
 	}
 	lines = append(append(lines, verb...), ' ')
 	lines = append(r.time.UTC().AppendFormat(lines, timeFormat), ' ')
 	return append(append(lines, quote(r.path)...), '\n')
 }
 
-func (l *changeLog) appendJSON(lines []byte, verb string, r *record) []byte {
-	j := jsonLine{Type: verb, Time: r.time.UTC().Format(timeFormat), Seq: r.seq, Path: r.path}
+// jsonLine appends an object. path_base64 has the bytes of a path that is not valid UTF-8, which path only
+// resembles.
+func (f format) jsonLine(lines []byte, verb string, r *record) []byte {
+	o := struct {
+		Type       string `json:"type"`
+		Time       string `json:"time"`
+		Seq        uint64 `json:"seq"`
+		Started    string `json:"started,omitempty"`
+		Path       string `json:"path"`
+		PathBase64 []byte `json:"path_base64,omitempty"`
+		Size       *int64 `json:"size,omitempty"`
+		Mtime      string `json:"mtime,omitempty"`
+	}{Type: verb, Time: r.time.UTC().Format(timeFormat), Seq: r.seq, Path: r.path}
 	if verb == "watching" || verb == "waiting" {
-		j.Started = l.started.UTC().Format(timeFormat)
+		o.Started = f.started.UTC().Format(timeFormat)
 	}
 	if !utf8.ValidString(r.path) {
-		j.PathBase64 = []byte(r.path)
+		o.PathBase64 = []byte(r.path)
 	}
 	if r.stamp.kind == file {
-		j.Size = &r.stamp.size
-		j.Mtime = time.Unix(r.stamp.sec, int64(r.stamp.nsec)).UTC().Format("2006-01-02T15:04:05.000000000Z")
+		o.Size = &r.stamp.size
+		o.Mtime = time.Unix(r.stamp.sec, int64(r.stamp.nsec)).UTC().Format("2006-01-02T15:04:05.000000000Z")
 	}
 	var b bytes.Buffer
 	enc := json.NewEncoder(&b)
 	enc.SetEscapeHTML(false)
-	enc.Encode(j) // no field of it can fail
+	enc.Encode(o) // none of its fields can fail
 	return append(lines, b.Bytes()...)
 }
 
-// quote returns s as it is or, where that would not be one line that can be read
-// back, as a quoted Go string.
+// quote returns s as it is or, where that would not be one line that can be read back, as a quoted Go
+// string.
 func quote(s string) string {
 	if !utf8.ValidString(s) || strings.HasPrefix(s, `"`) || strings.Trim(s, " ") != s ||
 		strings.ContainsFunc(s, func(r rune) bool { return !strconv.IsPrint(r) }) {
@@ -871,54 +902,62 @@ func quote(s string) string {
 	return s
 }
 
-// A logWriter passes what is logged on to w from a goroutine of its own, for a
-// write to a terminal that is stopped, or to a full pipe, does not return.
+// A logWriter passes lines of the log on to w from a goroutine of its own, because a write to a terminal
+// that is stopped, or to a full pipe, does not return.
 type logWriter struct {
-	wake chan struct{} // holds a token when there is something new
-	done chan struct{}
-
-	mu     sync.Mutex
-	lines  []byte // to be written, at most maxUnwritten and a line
-	closed bool
+	lines chan []byte   // nil ends the goroutine
+	done  chan struct{} // closed at its end
 }
 
+const (
+	// maxUnwritten lines wait while stderr takes nothing. Further ones are lost.
+	maxUnwritten = 1 << 14
+
+	// flushTime is how long the end of the program waits for them.
+	flushTime = 100 * time.Millisecond
+)
+
 func newLogWriter(w io.Writer) *logWriter {
-	l := &logWriter{wake: make(chan struct{}, 1), done: make(chan struct{})}
+	l := &logWriter{lines: make(chan []byte, maxUnwritten), done: make(chan struct{})}
 	go func() {
 		defer close(l.done)
-		for closed := false; !closed; {
-			<-l.wake
-			var lines []byte
-			l.mu.Lock()
-			lines, l.lines, closed = l.lines, nil, l.closed
-			l.mu.Unlock()
-			w.Write(lines) // the log is lost where it cannot be written, and nothing else
+		for line := range l.lines {
+			if line == nil {
+				return
+			}
+			w.Write(line) // a line that cannot be written is lost, and nothing else
 		}
 	}()
 	return l
 }
 
-// Write takes a line, or drops it while too much is waiting.
+// Write takes one line.
 func (l *logWriter) Write(line []byte) (int, error) {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	if len(l.lines) < maxUnwritten {
-		l.lines = append(l.lines, line...)
+	select {
+	case l.lines <- bytes.Clone(line):
+	default:
 	}
-	wake(l.wake)
 	return len(line), nil
 }
 
 // close waits until the lines are written, or for flushTime.
 func (l *logWriter) close() {
-	l.mu.Lock()
-	l.closed = true
-	l.mu.Unlock()
-	wake(l.wake)
+	select {
+	case l.lines <- nil:
+	default:
+		return
+	}
 	select {
 	case <-l.done:
 	case <-time.After(flushTime):
 	}
+}
+
+// logLast logs a line and silences logger, though a poll or a subscriber may have more to say.
+func logLast(logger *log.Logger, line string) {
+	last := log.New(logger.Writer(), logger.Prefix(), logger.Flags())
+	logger.SetOutput(io.Discard)
+	last.Print(line)
 }
 
 // wake puts a token into c, unless there is one that nobody has taken yet.

@@ -1,453 +1,563 @@
 package main
 
 import (
+	"bufio"
 	"cmp"
 	"context"
 	"errors"
+	"fmt"
 	"hash/maphash"
 	"io"
 	"io/fs"
-	"maps"
+	"log"
 	"os"
 	"path"
 	"path/filepath"
 	"reflect"
-	"runtime/debug"
 	"slices"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"syscall"
 	"time"
 )
 
-// A poller looks at its targets, and at everything below those that are
-// directories, again and again, and appends what is different to the change
-// log. One goroutine runs it. A stat may hang for ever, so nobody waits for
-// that goroutine, and targets that live in different directories, or are
-// directories, have pollers of their own.
-type poller struct {
-	config
-	log      *changeLog
-	seed     maphash.Seed
-	idFields []int
+// A pollConfig is how targets are polled: the flags that pollers need, and the calls that reach the file
+// system, which tests replace.
+type pollConfig struct {
+	interval, settle time.Duration
+	content          bool
+	openAll          bool
+	list             bool // what is below a target is reported at first, too
+	exclude          []pattern
+	dir              string // what relative targets are relative to, "" for the working directory
 
-	roots        []*entry  // the targets
-	all          []*entry  // what the current poll looks at, parents before what they hold
-	now          time.Time // when the current poll began
-	polls        int       // how many have begun
-	began        bool      // the baseline is taken: what differs from now on is a change
-	lastProgress time.Time // when a slow baseline last said how far it is
-	seen         int       // how far that was
-	slow         bool      // the latest calls were slow, so make the next ones side by side
-
-	mu     sync.Mutex
-	failed map[*entry]error // what the current poll met in place of a stamp, or of names
+	stat, lstat func(string) (os.FileInfo, error)
+	open        func(string) (*os.File, error)
 }
 
-// An entry is a path that a poller knows. There can be a million, so it is small.
-type entry struct {
-	path     string // what stat is given: a target as typed, or a name joined onto it
-	parent   *entry // nil for a target
-	stamp    stamp
-	below    *listing // of what is, or once was, a directory
-	pending  *pending // what subscribers have not been told yet, or nil
-	doubt    *doubt   // why an equal stamp is no proof yet, or nil
-	target   int32    // index of the target that this is or is below
-	missed   uint8    // polls in a row that did not find what was there
-	unlisted bool     // its name was not there when its directory was last read
-	bad      bool     // the log has been told of its trouble, and not of the end
-	blind    bool     // the same for comparing its content
+// A polling is all pollers of a server and what they share.
+type polling struct {
+	pollConfig
+	targets []string // as typed
+	logger  *log.Logger
+	report  func([]change) // takes the changes of one poll; several pollers call it at a time
+	seed    maphash.Seed
+	fields  statFields
+	mounts  mounts
+	firsts  chan firstLine // never full
+
+	mu      sync.Mutex
+	pollers []*poller
 }
 
-// A listing is what is known to be in a directory.
-type listing struct {
-	entries []*entry // in the order of their names
-	found   []*entry // those among them that the current poll has yet to look at
-	stale   bool     // the directory must be read again
+// A change is what a poller reports of a path.
+type change struct {
+	path    string    // as the protocol shows it, but not quoted
+	target  int32     // index of the target that it is, or is below
+	root    bool      // it is the target
+	created bool      // it was not there before
+	stamp   stamp     // of what is there now, if anything is
+	time    time.Time // when that was seen
 }
 
-// A pending difference waits to settle, and for its parent's turn.
-type pending struct {
-	told        stamp // what subscribers know
-	first, last time.Time
+// A firstLine is what the log is to say of a target after its first poll.
+type firstLine struct {
+	target int32
+	line   string
 }
 
-// A doubt lasts while a second write could leave the same stamp as the first,
-// because the clock that mtimes are taken from moves in steps.
-type doubt struct {
-	since  time.Time
-	grain  time.Duration
-	hash   uint64
-	hashed bool
-}
-
-// A stamp is what a poll remembers of a path: what it is, and how to tell
-// whether it is still the same. Mode, owner, ctime, atime and link count are
-// left out, for they say nothing about content.
-type stamp struct {
-	sec  int64 // of the mtime
-	nsec int32
-	kind kind
-	size int64
-	id   [2]uint64   // device and inode
-	info os.FileInfo // in their place, where a system does not show them
-}
-
-type kind uint8
-
-const (
-	gone kind = iota
-	file
-	directory
-	other // device, FIFO, socket, or a link to a directory inside a tree
-)
-
-const (
-	// missesToRemove polls in a row must miss a path, so that an editor's
-	// unlink and create is one change.
-	missesToRemove = 2
-
-	// maxHashed is the size of the largest file whose content is compared.
-	maxHashed = 1 << 20
-
-	// An mtime without a fraction comes from a clock that may move in steps of
-	// wholeSecondGrain (FAT), and may be another machine's, clockSkew away from
-	// ours. Others move with the kernel's tick, which fineGrain exceeds.
-	wholeSecondGrain = 2 * time.Second
-	clockSkew        = time.Minute
-	fineGrain        = 20 * time.Millisecond
-
-	// About every rereadEvery polls a directory is read even if its stamp stands
-	// still: some file systems do not keep the times of directories.
-	rereadEvery = 16
-
-	// A call that takes slowCall waits for something other than this machine,
-	// so sideBySide of them cost no more time than one.
-	slowCall   = 100 * time.Microsecond
-	sideBySide = 32
-
-	// maxSettles times the settle duration is how long a path that never keeps
-	// still can go unreported.
-	maxSettles = 10
-
-	// With manyEntries, the FileInfos of one poll are about as large as the entries.
-	// Below manyGC percent they would be collected several times a poll.
-	manyEntries = 2000
-	manyGC      = 100
-
-	// progressEvery is how often a baseline that takes long says how far it is.
-	progressEvery = 2 * time.Second
-)
-
-// errMoved says that what was opened is not what the stamp is of.
-var errMoved = errors.New("changed since its stat")
-
-// startPollers starts polling c.targets until ctx is done, and returns at once.
-// What the targets are at first reaches l by changeLog.baseline.
-func startPollers(ctx context.Context, c config, l *changeLog) {
-	common := newPoller(c, l)
-	byDir := map[string]*poller{}
-	for i, name := range c.targets {
-		dir := filepath.Dir(name)
-		if byDir[dir] == nil {
-			byDir[dir] = common.clone()
+// startPolling starts to poll the targets until ctx is done, and returns at once. File targets of one
+// directory share a poller: if a stat of one hangs, so would those of the others.
+func startPolling(ctx context.Context, targets []string, c pollConfig, logger *log.Logger, report func([]change)) *polling {
+	g := &polling{
+		pollConfig: c, targets: targets, logger: logger, report: report,
+		seed: maphash.MakeSeed(), fields: findStatFields(), firsts: make(chan firstLine, len(targets)),
+		mounts: mounts{open: c.open, lstat: c.lstat, logger: logger, lost: map[string]bool{}},
+	}
+	byDir := map[string][]*entry{}
+	for i, name := range targets {
+		path := absolute(c.dir, name)
+		dir := filepath.Dir(path)
+		byDir[dir] = append(byDir[dir], &entry{path: path, place: &place{target: int32(i), unknown: true}})
+	}
+	for dir, roots := range byDir {
+		label := withSeparator(dir)
+		if len(roots) == 1 {
+			label = targets[roots[0].place.target]
 		}
-		byDir[dir].roots = append(byDir[dir].roots, &entry{path: name, target: int32(i)})
+		g.start(ctx, label, roots, false)
 	}
-	for _, p := range byDir {
-		go p.run(ctx)
+	return g
+}
+
+// absolute returns the path of a target, which stays the same when the working directory is replaced or
+// mounted again. The path is not cleaned, because a link may stand before "..", but a last "." is dropped:
+// NFS does not ask its server about that.
+func absolute(dir, name string) string {
+	if dir != "" && filepath.VolumeName(name) == "" && !os.IsPathSeparator(name[0]) {
+		name = withSeparator(dir) + name
+	}
+	if last := len(name) - 1; last > 0 && name[last] == '.' && os.IsPathSeparator(name[last-1]) {
+		name = name[:last]
+	}
+	return name
+}
+
+// start starts a poller, and does not wait for its end, because a stat may hang.
+func (g *polling) start(ctx context.Context, label string, roots []*entry, tree bool) {
+	p := &poller{polling: g, label: label, roots: roots, tree: tree, failed: map[*entry]error{}}
+	g.mu.Lock()
+	g.pollers = append(g.pollers, p)
+	g.mu.Unlock()
+	go p.run(ctx)
+}
+
+const (
+	// patience is how long a file system may not answer before the server starts without it, or says so. A
+	// disk takes several seconds to spin up.
+	patience = 10 * time.Second
+
+	// checkEvery is how often a first poll that takes long says how far it is.
+	checkEvery = 2 * time.Second
+)
+
+// supervise calls begin when every target has been polled, or no first poll has moved for the time of
+// patience. From then on it logs which polls get no answer, until ctx is done.
+func (g *polling) supervise(ctx context.Context, begin func()) {
+	tick := time.NewTicker(checkEvery)
+	defer tick.Stop()
+	lines, left, begun, moved := make([]string, len(g.targets)), len(g.targets), false, time.Now()
+	for {
+		select {
+		case first := <-g.firsts:
+			lines[first.target] = first.line
+			left--
+			if begun {
+				g.logger.Print(first.line)
+			}
+		case now := <-tick.C:
+			if g.check(now) {
+				moved = now
+			}
+		case <-ctx.Done():
+		}
+		if ctx.Err() != nil {
+			return
+		}
+		if !begun && (left == 0 || time.Since(moved) >= patience) {
+			begun = true
+			for i, line := range lines {
+				g.logger.Print(cmp.Or(line, quote(g.targets[i])+": no answer; waiting for it"))
+			}
+			begin()
+		}
 	}
 }
 
-// newPoller returns a poller that has no targets yet.
-func newPoller(c config, l *changeLog) *poller {
-	return &poller{config: c, log: l, seed: maphash.MakeSeed(), idFields: findIDFields(), lastProgress: time.Now()}
+// check logs how far first polls are, which later polls get no answer, and which do again. A poll that only
+// takes long gets answers. It reports whether a first poll has moved.
+func (g *polling) check(now time.Time) (moved bool) {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	for _, p := range g.pollers {
+		n, first := p.answers.Load(), !p.polled.Load()
+		switch {
+		case n != p.heard && first:
+			moved = true
+			g.logger.Printf("reading %s: %d entries so far", quote(p.label), p.seen.Load())
+		case n != p.heard && p.silent:
+			p.silent = false
+			g.logger.Printf("%s: answers again", quote(p.label))
+		case n == p.heard && !first && !p.silent && p.asking.Load() && now.Sub(p.heardAt) >= patience:
+			p.silent = true
+			g.logger.Printf("%s: no answer; keeping its last state", quote(p.label))
+		}
+		if n != p.heard || !p.asking.Load() {
+			p.heard, p.heardAt = n, now
+		}
+	}
+	return moved
 }
 
-// clone returns a new poller of roots, set up as p is.
-func (p *poller) clone(roots ...*entry) *poller {
-	return &poller{
-		config: p.config, log: p.log, seed: p.seed, idFields: p.idFields,
-		roots: roots, began: p.began, lastProgress: p.lastProgress,
-	}
+// A poller polls targets again and again: file targets of one directory, or one tree. One goroutine runs it
+// and owns its entries. While calls are slow, helpers make them, and each touches only its entry.
+type poller struct {
+	*polling
+	label string   // what the log calls it
+	roots []*entry // the targets
+	tree  bool     // there is one, which is or was a directory
+
+	// Of the current poll.
+	now    time.Time
+	polls  int              // how many have begun
+	all    []*entry         // what is looked at, parents before what they hold
+	slow   bool             // the latest calls were slow
+	failMu sync.Mutex       // guards failed
+	failed map[*entry]error // what a look met in place of a stamp, or of names
+
+	// The polling reads these while a call hangs.
+	polled  atomic.Bool   // the first poll is over
+	asking  atomic.Bool   // a poll is under way
+	answers atomic.Uint64 // grows when a call returns
+	seen    atomic.Uint64 // looks at entries
+
+	// The polling's own notes.
+	heard   uint64    // what answers was
+	heardAt time.Time // when that changed, or no poll was under way
+	silent  bool      // the log says that there is no answer
 }
 
 // run polls until ctx is done, with the interval as a pause after each poll.
 func (p *poller) run(ctx context.Context) {
-	for ctx.Err() == nil {
+	for pause := time.NewTimer(p.interval); len(p.roots) > 0 && ctx.Err() == nil; {
+		p.asking.Store(true)
 		p.poll(ctx)
-		wait(ctx, p.interval)
+		p.asking.Store(false)
+		p.polled.Store(true)
+		pause.Reset(p.interval)
+		select {
+		case <-ctx.Done():
+		case <-pause.C:
+		}
 	}
 }
 
-// poll looks at all that is known, reads the directories that may hold
-// something new, looks at that, and so on down; then it reports.
+// poll looks at all that is known, reads the directories that may hold something new, looks at that, and so
+// on down. Then it reports what is different.
 func (p *poller) poll(ctx context.Context) {
 	p.now = time.Now()
-	p.failed = nil
 	p.polls++
-	p.spread(p.roots, p.lookAt)
-	p.split(ctx)
-	p.all = append(p.all[:0], p.roots...)
-	for _, e := range p.roots {
-		p.all = e.appendBelow(p.all)
+	clear(p.failed)
+	if p.polls == 1 {
+		p.spread(p.roots, p.lookAt)
 	}
+	if opened := p.openAround(); opened || p.polls > 1 {
+		p.spread(p.roots, p.lookAt) // the first look should be fresh too, or it shows as a change later
+	}
+	p.split(ctx)
+	p.gather()
+	p.openBelow()
 	p.spread(p.all[len(p.roots):], p.lookAt)
 	for unread := p.all; len(unread) > 0; {
-		unread = p.read(unread)
-		p.all = append(p.all, unread...)
-		p.spread(unread, p.lookAt)
+		found := p.read(unread)
+		p.spread(found, p.lookAt)
+		if p.openAll {
+			p.spread(found, p.lookAt) // fresh, now that they may be opened
+		}
+		p.all = append(p.all, found...)
+		unread = found
 	}
-	if len(p.all) >= manyEntries {
-		debug.SetGCPercent(manyGC)
-	}
-	p.judge()
-	if !p.began {
-		p.endBaseline()
-	}
-	p.report()
+	p.tell(p.judge())
+	p.answered()
 }
 
-// split gives each target that turns out to be a directory a poller of its own,
-// so that a tree neither delays nor, when it hangs, silences its neighbours.
+// split gives each target that turns out to be a directory a poller of its own, so that a tree does not
+// delay its neighbours or, when it hangs, silence them.
 func (p *poller) split(ctx context.Context) {
-	for i := 0; i < len(p.roots) && len(p.roots) > 1; {
-		if p.roots[i].stamp.kind != directory {
-			i++
-			continue
+	p.roots = slices.DeleteFunc(p.roots, func(e *entry) bool {
+		leaves := e.stamp.kind == directory && !p.tree
+		if leaves {
+			p.start(ctx, p.shown(e, directory), []*entry{e}, true)
 		}
-		q := p.clone(p.roots[i])
-		p.roots = slices.Delete(p.roots, i, i+1)
-		go q.run(ctx)
-	}
+		return leaves
+	})
 }
 
-// appendBelow appends what is known below e to all, parents first, and forgets
-// what everybody knows is gone.
-func (e *entry) appendBelow(all []*entry) []*entry {
-	if e.below == nil {
-		return all
-	}
-	e.below.entries = slices.DeleteFunc(e.below.entries, (*entry).forgettable)
-	for _, c := range e.below.entries {
-		all = append(all, c)
-		all = c.appendBelow(all)
-	}
-	return all
-}
-
-// spread calls f with each of es, and notes the errors. It begins with few, to learn
-// early whether calls are slow, and while they are it makes sideBySide of them at a
-// time. So a call may touch nothing but its entry and, when that is a directory, the
-// entries directly below.
-func (p *poller) spread(es []*entry, f func(*entry) error) {
-	for done := 0; done < len(es); {
-		step, workers := min(16, done+1, len(es)-done), 1
-		if p.slow {
-			step, workers = min(4*sideBySide, len(es)-done), sideBySide
-		}
-		batch := es[done : done+step]
-		start := time.Now()
-		inParallel(workers, step, func(i int) {
-			if err := f(batch[i]); err != nil {
-				p.fail(batch[i], err)
-			}
-		})
-		now := time.Now()
-		p.slow = now.Sub(start)*time.Duration(min(workers, step)) > slowCall*time.Duration(step)
-		done += step
-		if !p.began && now.Sub(p.lastProgress) >= progressEvery {
-			p.lastProgress = now
-			p.seen = max(p.seen, done, len(p.all)-len(es)+done) // p.all ends with es, unless that is directories to read
-			p.log.logger.Printf("reading %s: %d entries so far", quote(p.roots[0].display()), p.seen)
+// gather lists what is known of the targets that could be looked at.
+func (p *poller) gather() {
+	p.all = append(p.all[:0], p.roots...)
+	for _, e := range p.roots {
+		if err := p.failed[e]; err == nil || absent(err) {
+			p.gatherBelow(e)
 		}
 	}
 }
 
-// fail notes what the current poll met in place of the stamp of e, or of the names in it.
-func (p *poller) fail(e *entry, err error) {
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	if p.failed == nil {
-		p.failed = map[*entry]error{}
-	}
-	p.failed[e] = err
-}
-
-// inParallel calls f with 0 to n-1, in as many goroutines as there are workers.
-func inParallel(workers, n int, f func(int)) {
-	if workers == 1 {
-		for i := range n {
-			f(i)
-		}
+// gatherBelow lists what is known below e, and forgets what is gone when everybody knows that.
+func (p *poller) gatherBelow(e *entry) {
+	switch {
+	case e.place == nil:
+		return
+	case e.stamp.kind != directory && e.pending == nil:
+		e.place.entries = nil
 		return
 	}
-	var wg sync.WaitGroup
-	for first := range workers {
-		wg.Go(func() {
-			for i := first; i < n; i += workers {
-				f(i)
-			}
-		})
+	e.place.entries = slices.DeleteFunc(e.place.entries, func(c *entry) bool {
+		return c.unlisted && !c.stamp.there() && c.pending == nil // a link to nothing is not there, but listed
+	})
+	for _, c := range e.place.entries {
+		p.all = append(p.all, c)
+		p.gatherBelow(c)
 	}
-	wg.Wait()
+}
+
+const (
+	// A call that takes slowCall waits for something other than this machine, so sideBySide of them cost no
+	// more time than one.
+	slowCall   = 100 * time.Microsecond
+	sideBySide = 32
+
+	// maxStep fast calls are made before their time is taken again.
+	maxStep = 64
+)
+
+// spread calls look with each of es and notes the errors. It begins with one call, to learn early whether
+// calls are slow, and makes many at a time while they are. So look may touch nothing but its entry and, if
+// that is a directory, the entries in it.
+func (p *poller) spread(es []*entry, look func(*entry) error) {
+	for done := 0; done < len(es); {
+		step, workers := min(maxStep, done+1, len(es)-done), 1
+		if p.slow {
+			step = min(4*sideBySide, len(es)-done)
+			workers = min(sideBySide, step)
+		}
+		start := time.Now()
+		part := func(first int) {
+			for i := done + first; i < done+step; i += workers {
+				if err := look(es[i]); err != nil {
+					p.failMu.Lock()
+					p.failed[es[i]] = err
+					p.failMu.Unlock()
+				}
+				p.answers.Add(1)
+			}
+		}
+		var helpers sync.WaitGroup
+		for first := range workers - 1 {
+			helpers.Go(func() { part(first + 1) })
+		}
+		part(0)
+		helpers.Wait()
+		p.slow = time.Since(start)*time.Duration(workers) > slowCall*time.Duration(step)
+		done += step
+	}
+}
+
+// A file server is asked about a file when the file is opened; a stat alone is answered from a cache that
+// is up to a minute old. So what is on a network mount is opened before its stat: directories, for what is
+// created, replaced or removed in them, and named files, for what is written to them. On a local disk that
+// would only wake the inotify watchers and scanners of other people.
+
+// openAround opens the directory that is the target, or that the targets are in. Where a target is missing,
+// it does so on any mount.
+func (p *poller) openAround() (opened bool) {
+	for _, e := range p.roots {
+		dir := e.path
+		if e.stamp.kind != directory {
+			dir = filepath.Dir(dir)
+		}
+		if !e.stamp.there() || p.openAll || e.place.network {
+			p.touch(withSeparator(dir))
+			return true
+		}
+	}
+	return false
+}
+
+// openBelow opens the directories below the target that must be opened, before any entry is looked at.
+func (p *poller) openBelow() {
+	var dirs []*entry
+	for _, e := range p.all[len(p.roots):] {
+		if e.stamp.kind == directory && (p.openAll || e.place.network) {
+			dirs = append(dirs, e)
+		}
+	}
+	p.spread(dirs, func(e *entry) error {
+		p.touch(withSeparator(e.path))
+		return nil
+	})
+}
+
+// touch opens and closes what was last seen to be a regular file or a directory. The separator at the end
+// of a directory's name makes the open fail, and not block, if it is a FIFO by now. A failure says nothing.
+func (p *poller) touch(name string) {
+	if !mayOpen {
+		return
+	}
+	if f, err := p.open(name); err == nil {
+		f.Close()
+	}
 }
 
 // lookAt stats e and notes what is different, or returns why it cannot say.
 func (p *poller) lookAt(e *entry) error {
-	p.progress()
-	st, err := p.stampOf(e)
-	switch {
-	case err != nil:
-		return err
-	case !st.same(&e.stamp):
-		p.note(e, st)
-	case e.doubt != nil:
-		p.recheck(e)
+	p.seen.Add(1)
+	if e.stamp.kind == file && (p.openAll || e.place != nil && e.place.network) {
+		p.touch(e.path)
 	}
-	if e.bad && st.kind == directory {
-		e.below.stale = true
-		return p.searchable(e)
+	fi, err := p.info(e)
+	var st stamp
+	var device uint64
+	if err == nil {
+		st, device = p.fields.stamp(fi)
 	}
-	return nil
-}
-
-// progress shows changeLog.await that the baseline does not stand still.
-func (p *poller) progress() {
-	if !p.began {
-		p.log.looked.Add(1)
+	if e.parent == nil && p.strayed(e, st, device, err) {
+		return errUnmounted
 	}
-}
-
-// stampOf stats e. A target's links are followed. Inside a tree those to a
-// directory are not, so that no loop of links makes a tree endless.
-func (p *poller) stampOf(e *entry) (stamp, error) {
-	stat := p.lstat
-	if e.parent == nil {
-		stat = p.stat
-	}
-	fi, err := stat(e.path)
 	if err != nil {
-		return stamp{}, err
+		return err
 	}
-	if fi.Mode()&fs.ModeSymlink != 0 {
-		to, err := p.stat(e.path)
-		if err != nil && e.stamp.kind == directory {
-			return stamp{}, fs.ErrNotExist // wherever the link leads, the directory has made way for it
-		}
-		if err != nil {
-			return stamp{}, err // nothing, perhaps: a dangling link is as absent
-		}
-		if !to.IsDir() {
-			fi = to
-		}
+	if !st.same(&e.stamp) {
+		err = p.note(e, st)
+	} else if e.stamp = st; e.doubt != nil {
+		err = p.recheck(e)
 	}
-	return newStamp(fi, p.idFields), nil
+	if e.place != nil && e.place.device != device {
+		e.place.network = p.mounts.network(device, e.place.device != 0)
+		e.place.device = device
+	}
+	if e.troubled && st.kind == directory {
+		e.place.stale = true
+		err = p.searchable(e)
+	}
+	return err
+}
+
+// info stats e. A target's links are followed. Inside a tree a link to a directory is not, so that no loop
+// of links makes a tree endless.
+func (p *poller) info(e *entry) (os.FileInfo, error) {
+	if e.parent == nil {
+		return p.stat(e.path)
+	}
+	fi, err := p.lstat(e.path)
+	if err != nil || fi.Mode()&fs.ModeSymlink == 0 {
+		return fi, err
+	}
+	to, err := p.stat(e.path)
+	switch {
+	case err == nil && to.IsDir():
+		return fi, nil
+	case err != nil && e.stamp.kind == directory:
+		return nil, fs.ErrNotExist // wherever the link leads, it has replaced the directory
+	}
+	return to, err // perhaps of a link to nothing, which is as absent
+}
+
+// errUnmounted says that a target is missing because its mount is.
+var errUnmounted = errors.New("not mounted")
+
+// strayed reports whether the target e is missing, or another one than before, because a mount is gone. If
+// another one is there on a mount, it belongs to that mount from now on.
+func (p *poller) strayed(e *entry, st stamp, device uint64, err error) bool {
+	root := e.place
+	other := err == nil && (st.ino != e.stamp.ino || device != root.device)
+	if e.stamp.there() && (other || absent(err) || root.unmounted) {
+		root.stale = root.stale || root.unmounted
+		root.unmounted = p.mounts.gone(root.mounts, p.now)
+	}
+	if other && !root.unmounted {
+		root.mounts = p.mounts.above(e.path, p.now)
+	}
+	return root.unmounted
 }
 
 // searchable returns why nothing in the directory e can be reached, or nil.
 func (p *poller) searchable(e *entry) error {
-	_, err := p.lstat(e.prefix() + ".")
+	_, err := p.lstat(withSeparator(e.path) + ".")
 	return err
 }
 
-// absent reports whether err says that there is nothing. Any other error says
-// nothing about that.
+// absent reports whether err says that there is nothing. Any other error says nothing about that. Package
+// fs counts ERROR_BAD_NETPATH of Windows as ErrNotExist, but it says that the file server is gone.
 func absent(err error) bool {
-	return errors.Is(err, fs.ErrNotExist) || errors.Is(err, syscall.ENOTDIR)
+	const badNetPath = syscall.Errno(53)
+	return errors.Is(err, fs.ErrNotExist) && !errors.Is(err, badNetPath) || errors.Is(err, syscall.ENOTDIR)
 }
 
-// note makes st what e is now. Where that matters to subscribers, the
-// difference from what they were told becomes pending.
-func (p *poller) note(e *entry, st stamp) {
+// note makes st the stamp of e. Where that matters to subscribers, the difference from what they were told
+// becomes pending. A target is news when it is seen first, in case the server has not waited for it. What
+// is below it then was there before, as far as anybody knows, and is news only for -list. note returns what
+// recheck does.
+func (p *poller) note(e *entry, st stamp) error {
 	stays := e.stamp.kind == directory && st.kind == directory // what it holds is reported instead
-	if p.began && !stays && (e.stamp.there() || st.there()) {
-		p.differs(e)
+	quiet := e.parent != nil && p.roots[0].place.unknown && !p.list
+	if !stays && !quiet && (e.stamp.there() || st.there()) {
+		e.differs()
 	}
 	e.stamp = st
 	if st.kind == directory {
-		if e.below == nil {
-			e.below = &listing{}
+		if e.place == nil {
+			e.place = &place{}
 		}
-		e.below.stale = true
+		e.place.stale = true
 	}
-	e.doubt = p.doubtOf(e)
+	if e.doubt = p.doubtOf(st); e.doubt == nil {
+		return nil
+	}
+	return p.recheck(e)
 }
 
-// differs notes that e is now seen to be something else than before.
-func (p *poller) differs(e *entry) {
-	now := time.Now()
-	if e.pending == nil {
-		e.pending = &pending{told: e.stamp, first: now}
+// rootOf returns the target that e is, or is below.
+func (p *poller) rootOf(e *entry) *entry {
+	if e.parent == nil {
+		return e
 	}
-	e.pending.last = now
+	return p.roots[0]
 }
 
-// doubtOf returns the doubt to have about a stamp that is seen for the first time:
-// nil if any later write will change it, or if content is not compared.
-func (p *poller) doubtOf(e *entry) *doubt {
-	d := &doubt{since: time.Now(), grain: fineGrain}
-	margin := fineGrain
-	if e.stamp.nsec == 0 {
-		d.grain, margin = wholeSecondGrain, wholeSecondGrain+clockSkew
+const (
+	// maxHashed is the size of the largest file whose content is compared.
+	maxHashed = 1 << 20
+
+	// An mtime without a fraction comes from a clock that may move in steps of wholeSecondGrain (FAT). It
+	// may be another machine's clock, or tell local time, and so be clockSkew away from ours. Other clocks
+	// move with the kernel's tick, which fineGrain exceeds.
+	wholeSecondGrain = 2 * time.Second
+	clockSkew        = 24 * time.Hour
+	fineGrain        = 20 * time.Millisecond
+)
+
+// doubtOf returns the doubt to have about a new stamp. It is nil if any later write will change the stamp,
+// or if contents are not compared.
+func (p *poller) doubtOf(st stamp) *doubt {
+	grain, margin := fineGrain, fineGrain
+	if st.nsec == 0 {
+		grain, margin = wholeSecondGrain, wholeSecondGrain+clockSkew
 	}
-	mtime := time.Unix(e.stamp.sec, int64(e.stamp.nsec))
-	young := !mtime.Before(p.now.Add(-margin)) && !mtime.After(d.since.Add(margin))
-	switch {
-	case e.stamp.kind == directory && young:
-		return d
-	case e.stamp.kind == file && e.stamp.size <= maxHashed && (young || p.content):
-		p.compare(e, d)
-		return d
+	now, mtime := time.Now(), time.Unix(st.sec, int64(st.nsec))
+	young := !mtime.Before(p.now.Add(-margin)) && !mtime.After(now.Add(margin))
+	if st.kind == directory && young || st.kind == file && st.size <= maxHashed && (young || p.content) {
+		return &doubt{until: now.Add(grain)}
 	}
 	return nil
 }
 
-// recheck looks behind the stamp of e, which is the same as before. A doubt that has
-// outlived its grain is dropped after this check, unless -content wants it or the
-// content could not be read for now (EMFILE, EIO).
-func (p *poller) recheck(e *entry) {
-	d := e.doubt
-	over := time.Since(d.since) > d.grain && !p.content
+// recheck looks behind the stamp of e, which may be the same after a change. The doubt ends with the first
+// check after its time, unless -content needs it, or the content cannot be read for now (EMFILE, EIO). Only
+// -content makes an error of that.
+func (p *poller) recheck(e *entry) error {
+	d, over := e.doubt, time.Now().After(e.doubt.until) && !p.content
 	if e.stamp.kind == directory {
-		e.below.stale = true
-	} else {
-		before := *d
-		err := p.compare(e, d)
-		if err == nil && (!before.hashed || before.hash != d.hash) {
-			p.differs(e)
+		e.place.stale = true
+		if over {
+			e.doubt = nil
 		}
-		over = over && (err == nil || errors.Is(err, fs.ErrPermission) || errors.Is(err, errMoved))
+		return nil
 	}
-	if over {
-		e.doubt = nil
-	}
-}
-
-// compare takes a new hash of the content of e for d. With -content the log is told
-// when that cannot be done, and when it can again.
-func (p *poller) compare(e *entry, d *doubt) error {
 	sum, err := p.hash(e)
+	if err == nil && d.checked && (!d.hashed || d.hash != sum) {
+		e.differs()
+	}
 	if err == nil {
 		d.hash, d.hashed = sum, true
 	}
-	if errors.Is(err, errMoved) || absent(err) {
-		return err // and no trouble: the next stamp will tell
+	d.checked = true
+	moved := errors.Is(err, errMoved) || absent(err) // the next stamp will tell
+	if over && (err == nil || moved || errors.Is(err, fs.ErrPermission)) {
+		e.doubt = nil
 	}
-	if blind := err != nil; p.content && blind != e.blind {
-		e.blind = blind
-		if blind {
-			p.log.logger.Printf("%s: %v; not comparing its content", quote(e.path), reason(err))
-		} else {
-			p.log.logger.Printf("%s: comparing its content again", quote(e.path))
-		}
+	if moved || !p.content {
+		return nil
 	}
 	return err
 }
 
-// hash returns a hash of what the file e holds. Only regular files are read, for
-// what has taken the name since could block. What differs from the stamp of e by
-// the end of reading is an error, and not a change yet: the next stamp will tell.
+// errMoved says that what was opened is not what the stamp is of.
+var errMoved = errors.New("changed since its stat")
+
+// hash returns a hash of the content of the file e. Only a regular file is read: what has taken its name by
+// now could block. If its stamp is another one when it is read, that is an error, and no change yet.
 func (p *poller) hash(e *entry) (uint64, error) {
 	f, err := p.open(e.path)
 	if err != nil {
@@ -459,140 +569,192 @@ func (p *poller) hash(e *entry) (uint64, error) {
 	}
 	var h maphash.Hash
 	h.SetSeed(p.seed)
-	buf := make([]byte, min(e.stamp.size+512, 32<<10)) // small for small files, though one in /proc has more than its size
-	if _, err := io.CopyBuffer(&h, io.LimitReader(f, maxHashed), buf); err != nil {
-		return 0, err
+	buf := make([]byte, min(e.stamp.size+512, 32<<10)) // a file in /proc has more than its size
+	for r := io.LimitReader(f, maxHashed); err == nil; {
+		var n int
+		n, err = r.Read(buf)
+		h.Write(buf[:n])
+		p.answers.Add(1)
 	}
-	fi, err := f.Stat()
-	if err != nil {
-		return 0, err
+	fi, statErr := f.Stat()
+	if err != io.EOF || statErr != nil {
+		return 0, cmp.Or(statErr, err)
 	}
-	st := newStamp(fi, p.idFields)
-	st.id, st.info = e.stamp.id, e.stamp.info // an open file has another number on some file systems
+	st, _ := p.fields.stamp(fi)
+	st.ino = e.stamp.ino // an open file has another number on some file systems
 	if !st.same(&e.stamp) {
 		return 0, errMoved
 	}
 	return h.Sum64(), nil
 }
 
-// read reads those of es that are directories and may hold something new, and
-// returns what it found that was not known.
-func (p *poller) read(es []*entry) []*entry {
-	var dirs, found []*entry
+// About every rereadEvery polls a directory is read even if its stamp stays the same, because some file
+// systems do not keep the times of directories.
+const rereadEvery = 16
+
+// read reads those of es that are directories and may hold something new, and returns what it found in them
+// that was not known.
+func (p *poller) read(es []*entry) (found []*entry) {
+	var dirs []*entry
 	for i, e := range es {
-		if e.stamp.kind == directory && p.failed[e] == nil && (e.below.stale || (p.polls+i)%rereadEvery == 0) {
+		if e.stamp.kind == directory && p.failed[e] == nil && (e.place.stale || (p.polls+i)%rereadEvery == 0) {
 			dirs = append(dirs, e)
 		}
 	}
 	p.spread(dirs, p.readDir)
 	for _, e := range dirs {
-		found = append(found, e.below.found...)
-		e.below.found = nil
+		found = append(found, e.place.found...)
+		e.place.found = nil
 	}
 	return found
 }
 
-// readDir compares the names in the directory e with what is known to be there.
-// Known names that are not listed are absent, whatever their stat said: on a file
-// system that ignores case a stat finds a renamed file under its old name too.
+// readDir compares the names in the directory e with what is known to be there. A known name that is not
+// listed is absent, whatever its stat said: on a file system that ignores case, a stat finds a renamed file
+// under its old name too.
 func (p *poller) readDir(e *entry) error {
-	prefix := e.prefix()
+	dir, prefix := e.place, withSeparator(e.path)
 	names, err := p.names(prefix)
-	e.below.stale = err != nil
+	dir.stale = err != nil
 	if absent(err) {
 		return nil
 	}
 	if err != nil {
 		return err
 	}
-	for _, c := range e.below.entries {
-		name := c.path[len(prefix):]
-		c.unlisted = !names[name]
-		delete(names, name) // what is left is new
+	for _, c := range dir.entries {
+		_, listed := slices.BinarySearch(names, c.path[len(prefix):])
+		c.unlisted = !listed
 	}
-	e.below.found = newEntries(e, prefix, slices.Sorted(maps.Keys(names)))
-	e.below.entries = append(e.below.entries, e.below.found...)
-	slices.SortFunc(e.below.entries, func(a, b *entry) int { return cmp.Compare(a.path, b.path) })
+	compare := func(c *entry, name string) int { return cmp.Compare(c.path[len(prefix):], name) }
+	for _, name := range names {
+		if _, known := slices.BinarySearchFunc(dir.entries, name, compare); !known {
+			dir.found = append(dir.found, &entry{path: prefix + name, parent: e})
+		}
+	}
+	if len(dir.found) > 0 {
+		dir.entries = append(dir.entries, dir.found...)
+		slices.SortFunc(dir.entries, func(a, b *entry) int { return cmp.Compare(a.path, b.path) })
+	}
 	return nil
 }
 
-// newEntries returns entries in the directory parent. They and their paths share
-// two pieces of memory, which is far less work for the garbage collector.
-func newEntries(parent *entry, prefix string, names []string) []*entry {
-	if len(names) == 0 {
-		return nil
-	}
-	block, found := make([]entry, len(names)), make([]*entry, len(names))
-	paths := prefix + strings.Join(names, prefix)
-	for i, name := range names {
-		n := len(prefix) + len(name)
-		block[i] = entry{path: paths[:n], parent: parent, target: parent.target}
-		found[i], paths = &block[i], paths[n:]
-	}
-	return found
-}
-
-// names returns the names in a directory that are not excluded. It opens the "."
-// in it, which fails and does not block if it is a FIFO by now.
-func (p *poller) names(prefix string) (map[string]bool, error) {
-	f, err := p.open(prefix + ".")
+// names returns the names in a directory that are not to be skipped, in order. dir ends with a separator,
+// as for touch, and not with a dot: NFS does not ask its server about that.
+func (p *poller) names(dir string) ([]string, error) {
+	f, err := p.open(dir)
 	if err != nil {
 		return nil, err
 	}
 	defer f.Close()
-	names := map[string]bool{}
+	var names, some []string
 	for err == nil {
-		var some []string
 		some, err = f.Readdirnames(4096)
-		for _, name := range some {
-			if !p.excluded(name) {
-				names[name] = true
-			}
-		}
-		p.progress()
+		names = append(names, some...)
+		p.answers.Add(1)
 	}
 	if err != io.EOF {
 		return nil, err
 	}
-	return names, nil
+	names = slices.DeleteFunc(names, func(name string) bool { return madeUp(name) || p.excluded(dir, name) })
+	slices.Sort(names)
+	return slices.Compact(names), nil
 }
 
-// excluded reports whether -exclude wants an entry of that name skipped.
-func (p *poller) excluded(name string) bool {
-	return slices.ContainsFunc(p.exclude, func(pattern string) bool {
-		matched, _ := path.Match(pattern, name) // parse has seen that it is well formed
+// madeUp reports whether name is one that NFS and FUSE clients make up for a file that was deleted while it
+// was open.
+func madeUp(name string) bool {
+	digits := 24
+	hex, found := strings.CutPrefix(name, ".nfs")
+	if !found {
+		digits = 16
+		hex, found = strings.CutPrefix(name, ".fuse_hidden")
+	}
+	return found && len(hex) == digits && strings.Trim(hex, "0123456789abcdefABCDEF") == ""
+}
+
+// A pattern is an -exclude.
+type pattern struct {
+	glob     string // for path.Match
+	path     bool   // it is for the path below the target, not for the name
+	dirsOnly bool
+}
+
+// excluded reports whether an -exclude skips what has that name in dir.
+func (p *poller) excluded(dir, name string) bool {
+	return slices.ContainsFunc(p.exclude, func(x pattern) bool {
+		subject := name
+		if x.path {
+			subject = filepath.ToSlash((dir + name)[len(withSeparator(p.roots[0].path)):])
+		}
+		matched, _ := path.Match(x.glob, subject) // parse has seen that it is well formed
+		if matched && x.dirsOnly {
+			fi, err := p.lstat(dir + name)
+			matched = err == nil && fi.IsDir()
+		}
 		return matched
 	})
 }
 
-// judge goes through what the looks met, parents first, for what one entry met
-// can mean something else in the light of another.
-func (p *poller) judge() {
+// judge goes through what the looks met, parents first, because what one entry met can mean something else
+// in the light of another. It returns the entries whose difference is to be reported now.
+func (p *poller) judge() (due []*entry) {
 	for _, e := range p.all {
 		err := p.failed[e]
 		if e.unlisted || e.parent != nil && !e.parent.holds() {
 			err = fs.ErrNotExist
 		}
+		frozen := e.parent != nil && p.freezes(e.parent, err) || absent(err) && e.stamp.there() && p.unmounted(e)
 		switch {
+		case frozen:
 		case err == nil:
-			e.missed = 0
 			p.recovered(e, "readable again")
-		case !absent(err):
-			e.missed = 0
-			p.trouble(e, err)
-		case e.parent != nil && e.parent.troubled():
-			e.missed = 0 // what cannot be read can look empty
-		default:
+		case absent(err):
 			p.miss(e)
+		default:
+			frozen = true
+			p.trouble(e, err)
+		}
+		if err == nil || frozen {
+			e.missed = 0
+		}
+		if e.place != nil {
+			e.place.frozen = frozen
+		}
+		if e.pending != nil && p.settled(e) {
+			due = append(due, e)
 		}
 	}
+	return due
 }
+
+// freezes reports whether what the directory dir holds stays as it was, because dir cannot be read or
+// searched. err is what a look at an entry in it met.
+func (p *poller) freezes(dir *entry, err error) bool {
+	if !dir.place.frozen && err != nil && !absent(err) {
+		if why := p.searchable(dir); why != nil && !absent(why) {
+			dir.place.frozen = true
+			p.trouble(dir, why)
+		}
+	}
+	return dir.place.frozen
+}
+
+// unmounted reports whether a mount is gone that the target was on which e is, or is below.
+func (p *poller) unmounted(e *entry) bool {
+	root := p.rootOf(e).place
+	root.unmounted = p.mounts.gone(root.mounts, p.now)
+	return root.unmounted
+}
+
+// missesToRemove polls in a row must miss a path, so that an editor's unlink and create is one change.
+const missesToRemove = 2
 
 // miss counts a poll that did not find e, and makes it gone when that is enough.
 func (p *poller) miss(e *entry) {
 	p.recovered(e, "not there")
 	if e.parent != nil && (e.stamp.there() || e.unlisted) {
-		e.parent.below.stale = true
+		e.parent.place.stale = true
 	}
 	if !e.stamp.there() {
 		return
@@ -604,89 +766,59 @@ func (p *poller) miss(e *entry) {
 	}
 }
 
-// trouble logs that e cannot be looked at. Where that is because of the directory
-// that it is in, one line speaks for all that is below.
+// trouble logs that e cannot be looked at, if the log does not say so yet. Mounts log for themselves.
 func (p *poller) trouble(e *entry, err error) {
-	if e.troubled() {
+	if e.troubled || err == errUnmounted {
 		return
 	}
-	if e.parent != nil {
-		if why := p.searchable(e.parent); why != nil && !absent(why) {
-			e, err = e.parent, why
-		}
-	}
-	e.bad = true
+	e.troubled = true
 	does := "keeping its last state"
 	if !e.stamp.there() {
 		does = "waiting for it"
 	}
-	p.log.logger.Printf("%s: %v; %s", quote(e.display()), reason(err), does)
+	if pathErr, ok := errors.AsType[*fs.PathError](err); ok {
+		err = pathErr.Err // without the operation and the path
+	}
+	p.logger.Printf("%s: %v; %s", quote(p.shown(e, e.stamp.kind)), err, does)
 }
 
 // recovered ends the trouble with e, if there was any.
 func (p *poller) recovered(e *entry, how string) {
-	if e.bad {
-		e.bad = false
-		p.log.logger.Printf("%s: %s", quote(e.display()), how)
+	if e.troubled {
+		e.troubled = false
+		p.logger.Printf("%s: %s", quote(p.shown(e, e.stamp.kind)), how)
 	}
 }
 
-// troubled reports whether e, or a directory above it, cannot be looked at.
-func (e *entry) troubled() bool {
-	for ; e != nil; e = e.parent {
-		if e.bad {
-			return true
-		}
-	}
-	return false
-}
-
-// reason returns err without the operation and the path, which its reader knows.
-func reason(err error) error {
-	var pathErr *fs.PathError
-	if errors.As(err, &pathErr) {
-		return pathErr.Err
-	}
-	return err
-}
-
-// endBaseline tells the log what the targets are at first. From now on what
-// differs is a change. If the log has not waited for it, all that is there is news
-// to its subscribers.
-func (p *poller) endBaseline() {
-	p.began = true
-	var found []target
+// answered notes which targets have answered, and what the log is to say of them after their first poll.
+func (p *poller) answered() {
 	for _, e := range p.roots {
-		r := record{path: e.display(), target: int(e.target), stamp: e.stamp}
-		found = append(found, target{record: r, entries: len(p.all), known: true})
-	}
-	if p.log.baseline(found) {
-		return
-	}
-	p.log.announce(found)
-	now := time.Now()
-	for _, e := range p.all {
-		if e.stamp.there() {
-			e.pending = &pending{first: now, last: now}
+		if err := p.failed[e]; err == nil || absent(err) {
+			e.place.unknown = false
 		}
+		if e.place.said {
+			continue
+		}
+		line := "waiting for " + quote(p.shown(e, e.stamp.kind))
+		if e.stamp.there() {
+			line = "watching " + quote(p.shown(e, e.stamp.kind))
+		}
+		if e.stamp.kind == directory {
+			line = fmt.Sprintf("%s (%d entries)", line, len(p.all))
+		}
+		e.place.said = true
+		p.firsts <- firstLine{e.place.target, line}
 	}
 }
 
-// report appends to the log what is pending and has settled. Removals come
-// first, deepest first, then the rest, parents first. What has become a
-// directory, or was one, is removed as what it was and created as what it is.
-func (p *poller) report() {
-	var due []*entry
-	for _, e := range p.all {
-		if p.due(e) {
-			due = append(due, e)
-		}
-	}
+// tell reports the differences of due. Removals come first, deepest first, then the rest, parents first.
+// What has become a directory, or was one, is removed as what it was and created as what it is.
+func (p *poller) tell(due []*entry) {
 	slices.SortFunc(due, func(a, b *entry) int { return cmp.Compare(a.path, b.path) })
-	var changes []*record
+	var changes []change
 	for _, e := range slices.Backward(due) {
 		if e.ended() && !e.holdsTold() {
-			changes = append(changes, e.change(e.displayAs(e.pending.told.kind), stamp{}, false))
+			changes = append(changes, p.change(e, e.pending.told.kind, stamp{}, false, e.pending.last))
 			e.pending.told = stamp{}
 		}
 	}
@@ -696,47 +828,118 @@ func (p *poller) report() {
 		case !e.stamp.there() && !told.there():
 			e.pending = nil
 		case e.parent != nil && (e.parent.told().kind != directory || !e.parent.holds()):
-			// Its parent's creation settles later, or what was seen is not in its
-			// parent any more, but behind a link in its place.
-		case !told.there():
-			changes = append(changes, e.change(e.display(), e.stamp, true))
-			e.pending = nil
+			// Its parent's creation settles later, or what was seen is behind a link that replaced its
+			// parent.
 		case e.ended():
 			// The removal of something below settles later.
 		default:
-			if e.stamp.kind != directory {
-				changes = append(changes, e.change(e.display(), e.stamp, false))
+			if created := !told.there(); created || e.stamp.kind != directory {
+				changes = append(changes, p.change(e, e.stamp.kind, e.stamp, created, e.pending.last))
 			}
 			e.pending = nil
 		}
 	}
-	p.log.append(changes)
+	p.report(changes)
 }
 
-// change returns the record that e, shown as path, is st now.
-func (e *entry) change(path string, st stamp, created bool) *record {
-	return &record{path: path, target: int(e.target), root: e.parent == nil, created: created, stamp: st, time: e.pending.last}
+// change returns the change that e, shown as of kind k, is st, as was seen at a time.
+func (p *poller) change(e *entry, k kind, st stamp, created bool, at time.Time) change {
+	return change{p.shown(e, k), p.rootOf(e).place.target, e.parent == nil, created, st, at}
 }
 
-// due reports whether e has a difference that is to be reported now.
-func (p *poller) due(e *entry) bool {
-	if e.pending == nil || e.missed > 0 { // whether it is there, the next poll will tell
-		return false
+// maxSettles times the settle duration is how long a path that never keeps still can go unreported.
+const maxSettles = 10
+
+// settled reports whether the difference of e is to be reported now. If this poll missed e, the next one
+// will tell whether it is there. What a target is at first does not wait.
+func (p *poller) settled(e *entry) bool {
+	d := e.pending
+	return e.missed == 0 && (p.settle == 0 || p.rootOf(e).place.unknown ||
+		p.now.Sub(d.last) >= p.settle || p.now.Sub(d.first)/maxSettles >= p.settle)
+}
+
+// shown returns the path of e as the protocol shows it, unquoted, when e is of kind k.
+func (p *poller) shown(e *entry, k kind) string {
+	root := p.rootOf(e)
+	path := p.targets[root.place.target]
+	if e != root && path == root.path {
+		path = e.path
+	} else if e != root {
+		path = withSeparator(path) + e.path[len(withSeparator(root.path)):]
 	}
-	return p.settle == 0 || p.now.Sub(e.pending.last) >= p.settle || p.now.Sub(e.pending.first)/maxSettles >= p.settle
+	if k == directory {
+		path = withSeparator(path)
+	}
+	return path
 }
 
-// ended reports whether what subscribers know of e is not there any more: it is
-// gone, or a directory has become something else, or something else a directory.
+// withSeparator returns the path with a separator at its end.
+func withSeparator(path string) string {
+	if os.IsPathSeparator(path[len(path)-1]) {
+		return path
+	}
+	return path + string(filepath.Separator)
+}
+
+// An entry is a path that a poller knows. There can be a million, so it is small.
+type entry struct {
+	path     string // what stat is given
+	parent   *entry // nil for a target
+	stamp    stamp
+	place    *place   // of a target, and of what is or was a directory
+	pending  *pending // what subscribers have not been told yet, or nil
+	doubt    *doubt   // why an equal stamp proves nothing yet, or nil
+	missed   uint8    // polls in a row that did not find what was there
+	unlisted bool     // its name was not there when its directory was last read
+	troubled bool     // the log says that it cannot be looked at
+}
+
+// A place is what is kept of a directory or a target, beside its entry.
+type place struct {
+	entries []*entry // what is known to be in it, in the order of names
+	found   []*entry // those that this poll has found
+	stale   bool     // it must be read again
+	frozen  bool     // what it holds stays as it was
+	device  uint64   // 0 where the system does not tell it
+	network bool     // that belongs to a network mount
+
+	// Of targets only.
+	target    int32    // its index
+	unknown   bool     // it has not answered yet, so what is there is not news
+	said      bool     // the log says what it is at first
+	mounts    []string // the mount points that it is on or below
+	unmounted bool     // one of them is not mounted
+}
+
+// A pending difference waits to settle, and for its parent's turn.
+type pending struct {
+	told        stamp // what subscribers know
+	first, last time.Time
+}
+
+// A doubt lasts while a second write could leave the same stamp as the first, because the clock that mtimes
+// are taken from moves in steps. Git calls that racily clean.
+type doubt struct {
+	until   time.Time
+	checked bool // there was a look at the content
+	hashed  bool // which could be read
+	hash    uint64
+}
+
+// differs notes that e is now seen to be something else than before.
+func (e *entry) differs() {
+	now := time.Now()
+	if e.pending == nil {
+		e.pending = &pending{told: e.stamp, first: now}
+	}
+	e.pending.last = now
+}
+
+// ended reports whether what subscribers know of e is not there any more: it is gone, or a directory has
+// become something else, or something else a directory.
 func (e *entry) ended() bool {
 	told := e.told()
 	return told.there() && (!e.stamp.there() || (told.kind == directory) != (e.stamp.kind == directory))
-}
-
-// forgettable reports whether e is gone, and everybody knows. A dangling link is
-// gone, but listed.
-func (e *entry) forgettable() bool {
-	return e.unlisted && !e.stamp.there() && e.pending == nil
 }
 
 // told returns the stamp of e that subscribers know.
@@ -748,90 +951,188 @@ func (e *entry) told() stamp {
 }
 
 // holds reports whether e is a directory, so that what is seen below is in it.
-func (e *entry) holds() bool {
-	return e.stamp.kind == directory && e.missed == 0
-}
+func (e *entry) holds() bool { return e.stamp.kind == directory && e.missed == 0 }
 
 // holdsTold reports whether subscribers know of anything in e.
 func (e *entry) holdsTold() bool {
-	return e.below != nil && slices.ContainsFunc(e.below.entries, func(c *entry) bool { return c.told().there() })
+	return e.place != nil && slices.ContainsFunc(e.place.entries, func(c *entry) bool { return c.told().there() })
 }
 
-// display returns the path of e as the protocol shows it, unquoted.
-func (e *entry) display() string {
-	return e.displayAs(e.stamp.kind)
+// A stamp is what a poll remembers of a path: what it is, and how to tell whether it is still the same.
+// Mode, owner, atime and link count are left out, because they say nothing about content.
+type stamp struct {
+	sec   int64 // of the mtime
+	nsec  int32
+	kind  kind
+	size  int64
+	ino   uint64 // 0 where the system does not tell it
+	ctime int64  // in nanoseconds, which is good for comparing only
 }
 
-// displayAs is display for when e is, or was, of kind k.
-func (e *entry) displayAs(k kind) string {
-	if k == directory {
-		return e.prefix()
-	}
-	return e.path
-}
+type kind uint8
 
-// prefix returns what stands before the names in the directory e.
-func (e *entry) prefix() string {
-	if os.IsPathSeparator(e.path[len(e.path)-1]) {
-		return e.path
-	}
-	return e.path + string(filepath.Separator)
-}
+const (
+	gone kind = iota
+	file
+	directory
+	other // device, FIFO, socket, or a link to a directory inside a tree
+)
 
 // there reports whether the stamp is of something that is there.
-func (s stamp) there() bool {
-	return s.kind != gone
-}
+func (s stamp) there() bool { return s.kind != gone }
 
-// same reports whether nothing that a stamp tells differs. It asks for equality,
-// never for later: tar, git and rsync set older mtimes.
+// same reports whether two stamps can be of the same content. It asks for equality, never for later,
+// because tar, git and rsync set older mtimes. An inode number alone proves nothing: sshfs and others
+// number a file anew when the kernel has forgotten it. A ctime alone moves with mode, owner and link count.
 func (s *stamp) same(t *stamp) bool {
-	return s.sec == t.sec && s.nsec == t.nsec && s.kind == t.kind && s.size == t.size &&
-		s.id == t.id && (s.info == nil || t.info == nil || os.SameFile(s.info, t.info))
+	return s.kind == t.kind && s.sec == t.sec && s.nsec == t.nsec && s.size == t.size &&
+		(s.ino == t.ino || s.ctime == t.ctime)
 }
 
-// findIDFields returns which fields of what a FileInfo's Sys points to hold the
-// device and the inode, which os.SameFile compares on Unix systems, or nil. The
-// two numbers take half the memory of the FileInfo.
-func findIDFields() []int {
-	fi, err := os.Lstat(".")
+// statFields tells where the struct that a FileInfo's Sys points to has what package os does not show. Its
+// fields are nil where the system has none.
+type statFields struct{ dev, ino, ctime []int }
+
+// findStatFields finds them by name, because their types and order differ from system to system.
+func findStatFields() (f statFields) {
+	fi, err := os.Lstat(string(filepath.Separator))
 	if err != nil {
-		return nil
+		return f
 	}
-	sys := reflect.Indirect(reflect.ValueOf(fi.Sys()))
-	if sys.Kind() != reflect.Struct {
-		return nil
+	sys := reflect.TypeOf(fi.Sys()).Elem()
+	dev, _ := sys.FieldByName("Dev")
+	ino, hasIno := sys.FieldByName("Ino")
+	ctime, hasCtime := sys.FieldByName("Ctim")
+	if !hasCtime {
+		ctime, hasCtime = sys.FieldByName("Ctimespec") // macOS, NetBSD
 	}
-	dev, hasDev := sys.Type().FieldByName("Dev")
-	ino, hasIno := sys.Type().FieldByName("Ino")
-	if !hasDev || !hasIno {
-		return nil
+	if hasIno && hasCtime {
+		f = statFields{dev.Index, ino.Index, ctime.Index}
 	}
-	return []int{dev.Index[0], ino.Index[0]}
+	return f
 }
 
-// newStamp returns the stamp of what fi describes.
-func newStamp(fi os.FileInfo, idFields []int) stamp {
+// stamp returns the stamp of what fi describes, and the number of its device, or 0.
+func (f statFields) stamp(fi os.FileInfo) (s stamp, device uint64) {
 	mtime := fi.ModTime()
-	s := stamp{sec: mtime.Unix(), nsec: int32(mtime.Nanosecond()), kind: other, size: fi.Size()}
+	s = stamp{sec: mtime.Unix(), nsec: int32(mtime.Nanosecond()), kind: other, size: fi.Size()}
 	switch {
 	case fi.Mode().IsRegular():
 		s.kind = file
 	case fi.IsDir():
 		s.kind = directory
 	}
-	if idFields == nil {
-		os.SameFile(fi, fi) // fetches the identity on Windows, where the name may be another file's later
-		s.info = fi
-		return s
+	if f.ino == nil {
+		return s, 0
 	}
 	sys := reflect.ValueOf(fi.Sys()).Elem()
-	for i, field := range idFields {
-		if v := sys.Field(field); v.CanInt() {
-			s.id[i] = uint64(v.Int())
-		} else {
-			s.id[i] = v.Uint()
+	ctime := sys.Field(f.ctime[0])
+	s.ino, s.ctime = sys.Field(f.ino[0]).Uint(), ctime.Field(0).Int()*1e9+ctime.Field(1).Int()
+	dev := sys.Field(f.dev[0])
+	if dev.CanInt() {
+		return s, uint64(dev.Int())
+	}
+	return s, dev.Uint()
+}
+
+// mounts is what Linux says of mounts in /proc/self/mountinfo. Other systems have no such file: every
+// device counts as local there, and no mount is known.
+type mounts struct {
+	open   func(string) (*os.File, error)
+	lstat  func(string) (os.FileInfo, error)
+	logger *log.Logger
+
+	mu      sync.Mutex
+	readAt  time.Time
+	points  map[string]bool // mount points, nil if they could not be read
+	devices map[uint64]bool // whether another machine or program can change what is on them
+	lost    map[string]bool // mount points that the log says are not mounted
+}
+
+// networkTypes are the file systems, beside fuse.anything, that another machine or program can change.
+const networkTypes = " 9p afs ceph cifs coda fuse lustre nfs nfs4 ocfs2 orangefs prl_fs smb3 smbfs vboxsf virtiofs vmhgfs "
+
+// refresh reads the file, if that was not done since then. Its lines look like
+//
+//	36 35 98:0 /root /mount/point rw,noatime shared:1 - ext3 /dev/root rw
+func (m *mounts) refresh(since time.Time) {
+	if !m.readAt.Before(since) {
+		return
+	}
+	m.readAt, m.points, m.devices = time.Now(), nil, map[uint64]bool{}
+	f, err := m.open("/proc/self/mountinfo")
+	if err != nil {
+		return
+	}
+	defer f.Close()
+	m.points = map[string]bool{}
+	unescape := strings.NewReplacer(`\040`, " ", `\011`, "\t", `\012`, "\n", `\134`, `\`)
+	for lines := bufio.NewScanner(f); lines.Scan(); {
+		var id, parent, root, point, fstype string
+		var major, minor uint64
+		mount, source, _ := strings.Cut(lines.Text(), " - ")
+		n, _ := fmt.Sscan(strings.Replace(mount, ":", " ", 1), &id, &parent, &major, &minor, &root, &point)
+		if fmt.Sscan(source, &fstype); n < 6 {
+			continue
+		}
+		m.points[unescape.Replace(point)] = true
+		device := major&^0xfff<<32 | major&0xfff<<8 | minor&^0xff<<12 | minor&0xff // as in st_dev
+		m.devices[device] = strings.HasPrefix(fstype, "fuse.") || strings.Contains(networkTypes, " "+fstype+" ")
+	}
+}
+
+// network reports whether a device belongs to a network mount. A device that is not listed (btrfs, overlay)
+// is local. moved says that its number may have become another one's.
+func (m *mounts) network(device uint64, moved bool) bool {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if _, listed := m.devices[device]; !listed || moved {
+		m.refresh(time.Now())
+	}
+	network := m.devices[device]
+	m.devices[device] = network // so that an unlisted one is looked up once
+	return network
+}
+
+// above returns the mount points that path is on or below, as they are at since or later.
+func (m *mounts) above(path string, since time.Time) (points []string) {
+	path, err := filepath.EvalSymlinks(path)
+	if err != nil {
+		return nil
+	}
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	m.refresh(since)
+	for point := range m.points {
+		if strings.HasPrefix(withSeparator(path), withSeparator(point)) {
+			points = append(points, point)
 		}
 	}
-	return s
+	return points
+}
+
+// gone reports whether one of points is not mounted any more, at since or later, while its directory is
+// there. The log says so once, and when that is over. While mounts cannot be read, nothing is removed.
+func (m *mounts) gone(points []string, since time.Time) (gone bool) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	m.refresh(since)
+	for _, point := range points {
+		lost := !m.points[point]
+		if lost {
+			_, err := m.lstat(point)
+			lost = err == nil
+		}
+		switch name := quote(withSeparator(point)); {
+		case m.points == nil:
+			lost = true
+		case lost && !m.lost[point]:
+			m.logger.Printf("%s: not mounted; keeping its last state", name)
+		case m.points[point] && m.lost[point]:
+			m.logger.Printf("%s: mounted again", name)
+		}
+		m.lost[point] = lost
+		gone = gone || lost
+	}
+	return gone
 }

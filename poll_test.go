@@ -206,20 +206,20 @@ func split(line string) ([]string, error) {
 	return words, nil
 }
 
-// watch starts the server. Its targets are below the script's directory, and
-// keep their names, for the file system is reached through that directory.
+// watch starts the server, with the script's directory as working directory.
 func (s *script) watch(args []string) error {
 	c, err := parse(args)
 	if err != nil {
 		return err
 	}
+	c.dir = s.dir
 	c.stat = func(name string) (os.FileInfo, error) { return s.look(name, os.Stat) }
 	c.lstat = func(name string) (os.FileInfo, error) { return s.look(name, os.Lstat) }
 	c.open = func(name string) (*os.File, error) {
 		if err := s.failure(name); err != nil {
 			return nil, &os.PathError{Op: "open", Path: name, Err: err}
 		}
-		return os.Open(s.dir + "/" + name)
+		return os.Open(name)
 	}
 	var ctx context.Context
 	ctx, s.stop = context.WithCancelCause(s.Context())
@@ -232,18 +232,19 @@ func (s *script) watch(args []string) error {
 	return nil
 }
 
-// look stats the place of name by f, unless the script lets that fail.
+// look stats name by f, unless the script lets that fail.
 func (s *script) look(name string, f func(string) (os.FileInfo, error)) (os.FileInfo, error) {
 	if err := s.failure(name); err != nil && err != syscall.EMFILE {
 		return nil, &os.PathError{Op: "stat", Path: name, Err: err}
 	}
-	return f(s.dir + "/" + name)
+	return f(name)
 }
 
 // failure returns the error that a look at name is to meet.
 func (s *script) failure(name string) error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
+	name = strings.TrimPrefix(name, s.dir+"/")
 	for failing, err := range s.failing {
 		if name == failing || strings.HasPrefix(name, failing+"/") {
 			return err
@@ -692,7 +693,7 @@ func (w *world) look() map[string]string {
 		default:
 			content, err := os.ReadFile(path)
 			w.must(err)
-			found[name] = fmt.Sprint(newStamp(fi, findIDFields()).id, fi.ModTime(), string(content))
+			found[name] = fmt.Sprint(identity(fi), fi.ModTime(), string(content))
 		}
 		return nil
 	})
@@ -843,7 +844,7 @@ func TestHungStat(t *testing.T) {
 			return os.Stat(name)
 		}
 		ln, logged := begin(t, c)
-		time.Sleep(3 * stallTime)
+		time.Sleep(3 * patience)
 		if got, want := logged.String(), fmt.Sprintf("%[1]s/hung/a: no answer; waiting for it\nwatching %[1]s/tree/ (2 entries)\nwatching %[1]s/c\nlistening on pipe\n", dir); got != want {
 			t.Errorf("logged %q, want %q", got, want)
 		}
@@ -930,17 +931,17 @@ func TestSlowBaseline(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		c := configure(t, dir+"/tree")
 		c.lstat = func(name string) (os.FileInfo, error) {
-			time.Sleep(500 * time.Millisecond)
+			time.Sleep(430 * time.Millisecond)
 			return os.Lstat(name)
 		}
 		c.open = func(name string) (*os.File, error) {
-			time.Sleep(500 * time.Millisecond)
+			time.Sleep(430 * time.Millisecond)
 			return os.Open(name)
 		}
 		_, logged := begin(t, c)
 		time.Sleep(time.Minute)
 		var want strings.Builder
-		for _, n := range []int{129, 257, 257, 257, 429, 557} {
+		for _, n := range []int{97, 257, 301, 301, 365, 493} {
 			fmt.Fprintf(&want, "reading %s/tree/: %d entries so far\n", dir, n)
 		}
 		fmt.Fprintf(&want, "watching %s/tree/ (601 entries)\nlistening on pipe\n", dir)
@@ -1070,28 +1071,28 @@ func TestOtherNumber(t *testing.T) {
 	})
 }
 
-// A logTest is a change log with subscribers that are read by hand.
-type logTest struct{ *changeLog }
+// A journalTest is a journal with subscribers that are read by hand.
+type journalTest struct{ *journal }
 
-func newLogTest(t *testing.T) logTest {
-	l := logTest{newChangeLog(configure(t, "x"), log.New(t.Output(), "", 0))}
-	l.start()
+func newJournalTest(t *testing.T) journalTest {
+	l := journalTest{newJournal([]string{"x"}, format{}, false, log.New(t.Output(), "", 0))}
+	l.open()
 	return l
 }
 
 // join adds a subscriber that has been greeted.
-func (l logTest) join() *subscriber {
+func (l journalTest) join() *subscriber {
 	conn, _ := net.Pipe()
-	s := l.changeLog.join(conn, conn.RemoteAddr())
+	s := l.journal.join(conn, conn.RemoteAddr())
 	l.next(s)
 	return s
 }
 
 // say appends a change with n paths, numbered from first.
-func (l logTest) say(verb string, first, n int) {
-	var changes []*record
+func (l journalTest) say(verb string, first, n int) {
+	var changes []change
 	for i := range n {
-		r := &record{path: fmt.Sprintf("x/%06d", first+i), created: verb == "created"}
+		r := change{path: fmt.Sprintf("x/%06d", first+i), created: verb == "created"}
 		if verb != "removed" {
 			r.stamp.kind = file
 		}
@@ -1101,7 +1102,7 @@ func (l logTest) say(verb string, first, n int) {
 }
 
 // all returns what s has not read, and in how many pieces it comes.
-func (l logTest) all(s *subscriber) (lines string, pieces int) {
+func (l journalTest) all(s *subscriber) (lines string, pieces int) {
 	for s.at < l.seq {
 		piece, _ := l.next(s)
 		lines += string(piece)
@@ -1113,7 +1114,7 @@ func (l logTest) all(s *subscriber) (lines string, pieces int) {
 // TestPieces reads a long catch-up, which comes in pieces. What was born after
 // its start is created, whatever the cursor has passed by then.
 func TestPieces(t *testing.T) {
-	l := newLogTest(t)
+	l := newJournalTest(t)
 	s := l.join()
 	l.say("created", 0, 10_000)
 	first, _ := l.next(s)
@@ -1133,7 +1134,7 @@ func TestPieces(t *testing.T) {
 // TestForgetting sees that records go when all have read them, and take the place
 // of those before them.
 func TestForgetting(t *testing.T) {
-	l := newLogTest(t)
+	l := newJournalTest(t)
 	l.say("changed", 0, 100)
 	if len(l.records) != 0 {
 		t.Errorf("%d records are kept for nobody", len(l.records))
@@ -1163,7 +1164,7 @@ func TestForgetting(t *testing.T) {
 // TestLimit has more changes than are kept: who has not read those before the
 // latest poll is disconnected, slowest first, until they fit.
 func TestLimit(t *testing.T) {
-	l := newLogTest(t)
+	l := newJournalTest(t)
 	l.limit = 100
 	slowest, slow, fast := l.join(), l.join(), l.join()
 	l.say("changed", 0, 60)
@@ -1174,8 +1175,9 @@ func TestLimit(t *testing.T) {
 	if l.subs[slowest] || !l.subs[slow] || !l.subs[fast] {
 		t.Errorf("connected: slowest %v, slow %v, fast %v; want the last two", l.subs[slowest], l.subs[slow], l.subs[fast])
 	}
-	if _, err := slowest.conn.Write([]byte("x")); err == nil {
-		t.Error("the connection of the slowest is open")
+	slowest.conn.SetWriteDeadline(time.Now().Add(longEnough))
+	if _, err := slowest.conn.Write([]byte("x")); !errors.Is(err, io.ErrClosedPipe) {
+		t.Errorf("got %v from the connection of the slowest, want it closed", err)
 	}
 	l.all(slow)
 	l.all(fast)
@@ -1206,8 +1208,7 @@ func BenchmarkPoll(b *testing.B) {
 			if err != nil {
 				b.Fatal(err)
 			}
-			p := newPoller(c, newChangeLog(c, log.New(io.Discard, "", 0)))
-			p.roots = []*entry{{path: dir}}
+			p := quietPoller(c.pollConfig, dir)
 			p.poll(b.Context())
 			p.poll(b.Context())
 			b.Run("poll", func(b *testing.B) {
@@ -1259,24 +1260,25 @@ func BenchmarkFanOut(b *testing.B) {
 
 func benchmarkChange(b *testing.B, network string, n int) {
 	ln, a := listenAndDial(b, network, n)
-	l := serveAudience(b, ln, a)
+	j := serveAudience(b, ln, a)
 	b.ReportAllocs()
 	for b.Loop() {
 		a.hear(func() {
-			l.append([]*record{{path: "x", root: true, stamp: stamp{kind: file}, time: time.Now()}})
+			j.append([]change{{path: "x", root: true, stamp: stamp{kind: file}, time: time.Now()}})
 		})
 	}
 }
 
 // serveAudience serves those who wait in the backlog of ln until b ends. They have
 // been greeted when it returns.
-func serveAudience(b *testing.B, ln net.Listener, a *audience) *changeLog {
-	l := newChangeLog(config{targets: []string{"x"}}, log.New(io.Discard, "", 0))
-	l.start()
+func serveAudience(b *testing.B, ln net.Listener, a *audience) *journal {
+	logger := log.New(io.Discard, "", 0)
+	l := newJournal([]string{"x"}, format{}, false, logger)
+	l.open()
 	var serving sync.WaitGroup
-	serving.Go(func() { serve(context.Background(), ln, l, make(chan struct{}, a.size)) })
+	serving.Go(func() { serve(context.Background(), ln, l, &door{slots: make(chan struct{}, a.size), logger: logger}) })
 	b.Cleanup(func() {
-		l.close(errors.New("end"))
+		l.close()
 		ln.Close()
 		serving.Wait()
 	})
@@ -1364,4 +1366,19 @@ func memory() uint64 {
 	runtime.GC()
 	runtime.ReadMemStats(&m)
 	return m.HeapInuse + m.StackInuse
+}
+
+// quietPoller returns a poller of a tree that reports to nobody.
+func quietPoller(c pollConfig, dir string) *poller {
+	g := &polling{
+		pollConfig: c, targets: []string{dir}, logger: log.New(io.Discard, "", 0), report: func([]change) {},
+		fields: findStatFields(), firsts: make(chan firstLine, 1), mounts: mounts{open: c.open, lstat: c.lstat},
+	}
+	return &poller{polling: g, roots: []*entry{{path: dir, place: &place{}}}, tree: true, failed: map[*entry]error{}}
+}
+
+// identity returns what tells a file from another one of the same content.
+func identity(fi os.FileInfo) uint64 {
+	st, _ := findStatFields().stamp(fi)
+	return st.ino
 }
