@@ -308,7 +308,7 @@ const (
 	// gcPercent bounds the garbage, which may be that part of heap and stacks. Both 100,000 files and
 	// 10,000 subscribers cost half as much again at 100 percent; below 50 the collector runs so often that
 	// it shows.
-	gcPercent = 50
+	gcPercent = 65
 
 	// maxThreads is more than there will be. A stat that hangs holds a thread, and Go ends a program that
 	// has 10,000.

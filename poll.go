@@ -26,8 +26,7 @@ import (
 // system, which tests replace.
 type pollConfig struct {
 	interval, settle time.Duration
-	content          bool
-	openAll          bool
+	content, openAll bool
 	list             bool // what is below a target is reported at first, too
 	exclude          []pattern
 	dir              string // what relative targets are relative to, "" for the working directory
@@ -114,15 +113,11 @@ func (g *polling) start(ctx context.Context, label string, roots []*entry, tree 
 }
 
 const (
-	// patience is how long a file system may not answer before the server starts without it, or says so. A
-	// disk takes several seconds to spin up.
-	patience = 10 * time.Second
-
-	// checkEvery is how often a first poll that takes long says how far it is.
-	checkEvery = 2 * time.Second
+	patience   = 10 * time.Second // without an answer before that is said; a disk takes several to spin up
+	checkEvery = 2 * time.Second  // how often a first poll that takes long says how far it is
 )
 
-// supervise calls begin when every target has been polled, or no first poll has moved for the time of
+// supervise calls begin when every target has been polled, or when no first poll has moved for the time of
 // patience. From then on it logs which polls get no answer, until ctx is done.
 func (g *polling) supervise(ctx context.Context, begin func()) {
 	tick := time.NewTicker(checkEvery)
@@ -236,7 +231,10 @@ func (p *poller) poll(ctx context.Context) {
 		p.spread(p.roots, p.lookAt) // the first look should be fresh too, or it shows as a change later
 	}
 	p.split(ctx)
-	p.gather()
+	p.all = p.all[:0]
+	for _, e := range p.roots {
+		p.gather(e)
+	}
 	p.openBelow()
 	p.spread(p.all[len(p.roots):], p.lookAt)
 	for unread := p.all; len(unread) > 0; {
@@ -264,42 +262,28 @@ func (p *poller) split(ctx context.Context) {
 	})
 }
 
-// gather lists what is known of the targets that could be looked at.
-func (p *poller) gather() {
-	p.all = append(p.all[:0], p.roots...)
-	for _, e := range p.roots {
-		if err := p.failed[e]; err == nil || absent(err) {
-			p.gatherBelow(e)
-		}
+// gather lists e and what is known below it, and forgets what is gone when everybody knows that. Below a
+// target that could not be looked at, nothing is looked at.
+func (p *poller) gather(e *entry) {
+	p.all = append(p.all, e)
+	if err := p.failed[e]; e.place == nil || err != nil && !absent(err) {
+		return
 	}
-}
-
-// gatherBelow lists what is known below e, and forgets what is gone when everybody knows that.
-func (p *poller) gatherBelow(e *entry) {
-	switch {
-	case e.place == nil:
-		return
-	case e.stamp.kind != directory && e.pending == nil:
+	if e.stamp.kind != directory && e.pending == nil {
 		e.place.entries = nil
-		return
 	}
 	e.place.entries = slices.DeleteFunc(e.place.entries, func(c *entry) bool {
 		return c.unlisted && !c.stamp.there() && c.pending == nil // a link to nothing is not there, but listed
 	})
 	for _, c := range e.place.entries {
-		p.all = append(p.all, c)
-		p.gatherBelow(c)
+		p.gather(c)
 	}
 }
 
 const (
-	// A call that takes slowCall waits for something other than this machine, so sideBySide of them cost no
-	// more time than one.
-	slowCall   = 100 * time.Microsecond
-	sideBySide = 32
-
-	// maxStep fast calls are made before their time is taken again.
-	maxStep = 64
+	slowCall   = 100 * time.Microsecond // a call that takes so long waits for something other than this machine
+	sideBySide = 32                     // so many of them cost no more time than one
+	maxStep    = 64                     // so many fast calls are made before their time is taken again
 )
 
 // spread calls look with each of es and notes the errors. It begins with one call, to learn early whether
@@ -386,12 +370,7 @@ func (p *poller) lookAt(e *entry) error {
 	if e.stamp.kind == file && (p.openAll || e.place != nil && e.place.network) {
 		p.touch(e.path)
 	}
-	fi, err := p.info(e)
-	var st stamp
-	var device uint64
-	if err == nil {
-		st, device = p.fields.stamp(fi)
-	}
+	st, device, err := p.statOf(e)
 	if e.parent == nil && p.strayed(e, st, device, err) {
 		return errUnmounted
 	}
@@ -399,10 +378,10 @@ func (p *poller) lookAt(e *entry) error {
 		return err
 	}
 	if !st.same(&e.stamp) {
-		err = p.note(e, st)
-	} else if e.stamp = st; e.doubt != nil {
-		err = p.recheck(e)
+		p.note(e, st)
 	}
+	e.stamp = st
+	err = p.recheck(e)
 	if e.place != nil && e.place.device != device {
 		e.place.network = p.mounts.network(device, e.place.device != 0)
 		e.place.device = device
@@ -414,24 +393,29 @@ func (p *poller) lookAt(e *entry) error {
 	return err
 }
 
-// info stats e. A target's links are followed. Inside a tree a link to a directory is not, so that no loop
-// of links makes a tree endless.
-func (p *poller) info(e *entry) (os.FileInfo, error) {
+// statOf returns the stamp of e and its device. A target's links are followed. Inside a tree a link to a
+// directory is not, so that no loop of links makes a tree endless.
+func (p *poller) statOf(e *entry) (st stamp, device uint64, err error) {
+	stat := p.lstat
 	if e.parent == nil {
-		return p.stat(e.path)
+		stat = p.stat
 	}
-	fi, err := p.lstat(e.path)
-	if err != nil || fi.Mode()&fs.ModeSymlink == 0 {
-		return fi, err
+	fi, err := stat(e.path)
+	if err == nil && fi.Mode()&fs.ModeSymlink != 0 {
+		to, toErr := p.stat(e.path) // which may meet nothing: then the link is as absent
+		switch {
+		case toErr == nil && !to.IsDir():
+			fi = to
+		case toErr != nil && e.stamp.kind == directory:
+			err = fs.ErrNotExist // wherever the link leads, it has replaced the directory
+		default:
+			err = toErr
+		}
 	}
-	to, err := p.stat(e.path)
-	switch {
-	case err == nil && to.IsDir():
-		return fi, nil
-	case err != nil && e.stamp.kind == directory:
-		return nil, fs.ErrNotExist // wherever the link leads, it has replaced the directory
+	if err == nil {
+		st, device = p.fields.stamp(fi)
 	}
-	return to, err // perhaps of a link to nothing, which is as absent
+	return st, device, err
 }
 
 // errUnmounted says that a target is missing because its mount is.
@@ -467,25 +451,20 @@ func absent(err error) bool {
 
 // note makes st the stamp of e. Where that matters to subscribers, the difference from what they were told
 // becomes pending. A target is news when it is seen first, in case the server has not waited for it. What
-// is below it then was there before, as far as anybody knows, and is news only for -list. note returns what
-// recheck does.
-func (p *poller) note(e *entry, st stamp) error {
+// is below it then was there before, as far as anybody knows, and is news only for -list.
+func (p *poller) note(e *entry, st stamp) {
 	stays := e.stamp.kind == directory && st.kind == directory // what it holds is reported instead
 	quiet := e.parent != nil && p.roots[0].place.unknown && !p.list
 	if !stays && !quiet && (e.stamp.there() || st.there()) {
 		e.differs()
 	}
-	e.stamp = st
+	e.stamp, e.doubt = st, p.doubtOf(st)
+	if st.kind == directory && e.place == nil {
+		e.place = &place{}
+	}
 	if st.kind == directory {
-		if e.place == nil {
-			e.place = &place{}
-		}
 		e.place.stale = true
 	}
-	if e.doubt = p.doubtOf(st); e.doubt == nil {
-		return nil
-	}
-	return p.recheck(e)
 }
 
 // rootOf returns the target that e is, or is below.
@@ -523,26 +502,27 @@ func (p *poller) doubtOf(st stamp) *doubt {
 	return nil
 }
 
-// recheck looks behind the stamp of e, which may be the same after a change. The doubt ends with the first
-// check after its time, unless -content needs it, or the content cannot be read for now (EMFILE, EIO). Only
-// -content makes an error of that.
-func (p *poller) recheck(e *entry) error {
-	d, over := e.doubt, time.Now().After(e.doubt.until) && !p.content
-	if e.stamp.kind == directory {
-		e.place.stale = true
-		if over {
-			e.doubt = nil
-		}
+// recheck looks behind the stamp of e if there is a doubt about it. The doubt ends with the first look after
+// its time, unless -content needs it, or the content cannot be read for now (EMFILE, EIO). Only -content
+// makes an error of that.
+func (p *poller) recheck(e *entry) (err error) {
+	d := e.doubt
+	if d == nil {
 		return nil
 	}
-	sum, err := p.hash(e)
-	if err == nil && d.checked && (!d.hashed || d.hash != sum) {
-		e.differs()
+	over := time.Now().After(d.until) && !p.content
+	if e.stamp.kind == directory {
+		e.place.stale = true
+	} else {
+		var sum uint64
+		if sum, err = p.hash(e); err == nil {
+			if d.checked && (!d.hashed || d.hash != sum) {
+				e.differs()
+			}
+			d.hash, d.hashed = sum, true
+		}
+		d.checked = true
 	}
-	if err == nil {
-		d.hash, d.hashed = sum, true
-	}
-	d.checked = true
 	moved := errors.Is(err, errMoved) || absent(err) // the next stamp will tell
 	if over && (err == nil || moved || errors.Is(err, fs.ErrPermission)) {
 		e.doubt = nil
@@ -1028,11 +1008,10 @@ func (f statFields) stamp(fi os.FileInfo) (s stamp, device uint64) {
 	sys := reflect.ValueOf(fi.Sys()).Elem()
 	ctime := sys.Field(f.ctime[0])
 	s.ino, s.ctime = sys.Field(f.ino[0]).Uint(), ctime.Field(0).Int()*1e9+ctime.Field(1).Int()
-	dev := sys.Field(f.dev[0])
-	if dev.CanInt() {
-		return s, uint64(dev.Int())
+	if dev := sys.Field(f.dev[0]); dev.CanUint() { // as on Linux, where it matters
+		device = dev.Uint()
 	}
-	return s, dev.Uint()
+	return s, device
 }
 
 // mounts is what Linux says of mounts in /proc/self/mountinfo. Other systems have no such file: every
@@ -1045,7 +1024,7 @@ type mounts struct {
 	mu      sync.Mutex
 	readAt  time.Time
 	points  map[string]bool // mount points, nil if they could not be read
-	devices map[uint64]bool // whether another machine or program can change what is on them
+	devices map[string]bool // by major:minor, whether another machine or program can change what is on them
 	lost    map[string]bool // mount points that the log says are not mounted
 }
 
@@ -1059,7 +1038,7 @@ func (m *mounts) refresh(since time.Time) {
 	if !m.readAt.Before(since) {
 		return
 	}
-	m.readAt, m.points, m.devices = time.Now(), nil, map[uint64]bool{}
+	m.readAt, m.points, m.devices = time.Now(), nil, map[string]bool{}
 	f, err := m.open("/proc/self/mountinfo")
 	if err != nil {
 		return
@@ -1068,16 +1047,12 @@ func (m *mounts) refresh(since time.Time) {
 	m.points = map[string]bool{}
 	unescape := strings.NewReplacer(`\040`, " ", `\011`, "\t", `\012`, "\n", `\134`, `\`)
 	for lines := bufio.NewScanner(f); lines.Scan(); {
-		var id, parent, root, point, fstype string
-		var major, minor uint64
 		mount, source, _ := strings.Cut(lines.Text(), " - ")
-		n, _ := fmt.Sscan(strings.Replace(mount, ":", " ", 1), &id, &parent, &major, &minor, &root, &point)
-		if fmt.Sscan(source, &fstype); n < 6 {
-			continue
+		fstype, _, _ := strings.Cut(source, " ")
+		if fields := strings.Fields(mount); len(fields) >= 5 {
+			m.points[unescape.Replace(fields[4])] = true
+			m.devices[fields[2]] = strings.HasPrefix(fstype, "fuse.") || strings.Contains(networkTypes, " "+fstype+" ")
 		}
-		m.points[unescape.Replace(point)] = true
-		device := major&^0xfff<<32 | major&0xfff<<8 | minor&^0xff<<12 | minor&0xff // as in st_dev
-		m.devices[device] = strings.HasPrefix(fstype, "fuse.") || strings.Contains(networkTypes, " "+fstype+" ")
 	}
 }
 
@@ -1086,11 +1061,12 @@ func (m *mounts) refresh(since time.Time) {
 func (m *mounts) network(device uint64, moved bool) bool {
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	if _, listed := m.devices[device]; !listed || moved {
+	key := fmt.Sprintf("%d:%d", device>>8&0xfff|device>>32&^0xfff, device&0xff|device>>12&^0xff) // of st_dev
+	if _, listed := m.devices[key]; !listed || moved {
 		m.refresh(time.Now())
 	}
-	network := m.devices[device]
-	m.devices[device] = network // so that an unlisted one is looked up once
+	network := m.devices[key]
+	m.devices[key] = network // so that an unlisted one is looked up once
 	return network
 }
 
@@ -1117,19 +1093,18 @@ func (m *mounts) gone(points []string, since time.Time) (gone bool) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	m.refresh(since)
+	if m.points == nil {
+		return len(points) > 0
+	}
 	for _, point := range points {
 		lost := !m.points[point]
 		if lost {
 			_, err := m.lstat(point)
 			lost = err == nil
 		}
-		switch name := quote(withSeparator(point)); {
-		case m.points == nil:
-			lost = true
-		case lost && !m.lost[point]:
-			m.logger.Printf("%s: not mounted; keeping its last state", name)
-		case m.points[point] && m.lost[point]:
-			m.logger.Printf("%s: mounted again", name)
+		if lost != m.lost[point] && (lost || m.points[point]) {
+			does := map[bool]string{true: "not mounted; keeping its last state", false: "mounted again"}[lost]
+			m.logger.Printf("%s: %s", quote(withSeparator(point)), does)
 		}
 		m.lost[point] = lost
 		gone = gone || lost
