@@ -37,6 +37,7 @@ import (
 	"os"
 	"os/signal"
 	"path"
+	"path/filepath"
 
 	"runtime"
 	"runtime/debug"
@@ -60,7 +61,7 @@ const usage = `net-watcher [flags] target...
   -list             send what is there, as created, before the greeting
   -settle d         report what keeps still for d, or after 10 d (default 0s)
   -content          compare contents too, of regular files up to 1 MiB
-  -open             open all that is polled, so that a file server is asked about it
+  -open             open all that is polled, to have a file server asked at once
   -exclude pattern  in a tree, skip what matches, as in .gitignore; repeatable
   -max n            serve n subscribers at a time, others wait (default 1024)
   -version          print the version
@@ -150,13 +151,25 @@ func parse(args []string) (config, error) {
 
 // workingDir returns the path of the working directory, or "" if the path does not lead there.
 func workingDir() string {
-	dir, err := os.Getwd()
-	here, hereErr := os.Stat(".")
-	there, thereErr := os.Stat(dir)
-	if err != nil || hereErr != nil || thereErr != nil || !os.SameFile(here, there) {
+	dir, _ := os.Getwd()
+	here, err := os.Stat(".")
+	if there, dirErr := os.Stat(dir); err != nil || dirErr != nil || !os.SameFile(here, there) {
 		return ""
 	}
 	return dir
+}
+
+// absolute returns the path of a target, which stays the same when the working directory is replaced or
+// mounted again. The path is not cleaned, because a link may stand before "..", but a last "." is dropped:
+// NFS does not ask its server about that.
+func absolute(dir, name string) string {
+	if dir != "" && filepath.VolumeName(name) == "" && !os.IsPathSeparator(name[0]) {
+		name = withSeparator(dir) + name
+	}
+	if last := len(name) - 1; last > 0 && name[last] == '.' && os.IsPathSeparator(name[last-1]) {
+		name = name[:last]
+	}
+	return name
 }
 
 // flags returns the flags, which set c.
@@ -375,7 +388,7 @@ func serve(ctx context.Context, ln net.Listener, j *journal, door *door) {
 		s := j.join(conn, from)
 		serving.Go(func() {
 			s.serve(j)
-			door.leave()
+			<-door.slots
 		})
 	}
 }
@@ -428,8 +441,6 @@ func (d *door) enter(ctx context.Context) bool {
 		return false
 	}
 }
-
-func (d *door) leave() { <-d.slots }
 
 // A subscriber is a connection and its place in the journal. Two goroutines serve it: one writes, and one
 // reads, only to learn that the peer is gone.
@@ -528,6 +539,16 @@ type journal struct {
 
 // maxRecords bounds the memory that a subscriber can cost by not reading.
 const maxRecords = 1 << 20
+
+// A change is what a poller reports of a path.
+type change struct {
+	path    string    // as the protocol shows it, but not quoted
+	target  int32     // index of the target that it is, or is below
+	root    bool      // it is the target
+	created bool      // it was not there before
+	stamp   stamp     // of what is there now, if anything is
+	time    time.Time // when that was seen
+}
 
 // A record is the newest change of a path, as the journal files it.
 type record struct {

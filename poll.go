@@ -22,8 +22,7 @@ import (
 	"time"
 )
 
-// A pollConfig is how targets are polled: the flags that pollers need, and the calls that reach the file
-// system, which tests replace.
+// A pollConfig is the flags that pollers need, and the calls that reach the file system, which tests replace.
 type pollConfig struct {
 	interval, settle time.Duration
 	content, openAll bool
@@ -50,24 +49,14 @@ type polling struct {
 	pollers []*poller
 }
 
-// A change is what a poller reports of a path.
-type change struct {
-	path    string    // as the protocol shows it, but not quoted
-	target  int32     // index of the target that it is, or is below
-	root    bool      // it is the target
-	created bool      // it was not there before
-	stamp   stamp     // of what is there now, if anything is
-	time    time.Time // when that was seen
-}
-
 // A firstLine is what the log is to say of a target after its first poll.
 type firstLine struct {
 	target int32
 	line   string
 }
 
-// startPolling starts to poll the targets until ctx is done, and returns at once. File targets of one
-// directory share a poller: if a stat of one hangs, so would those of the others.
+// startPolling starts to poll the targets, until ctx is done. File targets of one directory share a poller:
+// if a stat of one hangs, so would those of the others.
 func startPolling(ctx context.Context, targets []string, c pollConfig, logger *log.Logger, report func([]change)) *polling {
 	g := &polling{
 		pollConfig: c, targets: targets, logger: logger, report: report,
@@ -88,19 +77,6 @@ func startPolling(ctx context.Context, targets []string, c pollConfig, logger *l
 		g.start(ctx, label, roots, false)
 	}
 	return g
-}
-
-// absolute returns the path of a target, which stays the same when the working directory is replaced or
-// mounted again. The path is not cleaned, because a link may stand before "..", but a last "." is dropped:
-// NFS does not ask its server about that.
-func absolute(dir, name string) string {
-	if dir != "" && filepath.VolumeName(name) == "" && !os.IsPathSeparator(name[0]) {
-		name = withSeparator(dir) + name
-	}
-	if last := len(name) - 1; last > 0 && name[last] == '.' && os.IsPathSeparator(name[last-1]) {
-		name = name[:last]
-	}
-	return name
 }
 
 // start starts a poller, and does not wait for its end, because a stat may hang.
@@ -250,15 +226,15 @@ func (p *poller) poll(ctx context.Context) {
 	p.answered()
 }
 
-// split gives each target that turns out to be a directory a poller of its own, so that a tree does not
-// delay its neighbours or, when it hangs, silence them.
+// split gives a target that turns out to be a directory a poller of its own, so that a tree does not delay
+// its neighbours or, when it hangs, silence them.
 func (p *poller) split(ctx context.Context) {
 	p.roots = slices.DeleteFunc(p.roots, func(e *entry) bool {
-		leaves := e.stamp.kind == directory && !p.tree
-		if leaves {
-			p.start(ctx, p.shown(e, directory), []*entry{e}, true)
+		if p.tree || e.stamp.kind != directory {
+			return false
 		}
-		return leaves
+		p.start(ctx, p.shown(e, directory), []*entry{e}, true)
+		return true
 	})
 }
 
@@ -287,14 +263,12 @@ const (
 )
 
 // spread calls look with each of es and notes the errors. It begins with one call, to learn early whether
-// calls are slow, and makes many at a time while they are. So look may touch nothing but its entry and, if
-// that is a directory, the entries in it.
+// calls are slow, and makes many at a time while they are. So look may touch only its entry and what is in it.
 func (p *poller) spread(es []*entry, look func(*entry) error) {
 	for done := 0; done < len(es); {
 		step, workers := min(maxStep, done+1, len(es)-done), 1
 		if p.slow {
-			step = min(4*sideBySide, len(es)-done)
-			workers = min(sideBySide, step)
+			step, workers = min(4*sideBySide, len(es)-done), min(sideBySide, len(es)-done)
 		}
 		start := time.Now()
 		part := func(first int) {
@@ -356,11 +330,9 @@ func (p *poller) openBelow() {
 // touch opens and closes what was last seen to be a regular file or a directory. The separator at the end
 // of a directory's name makes the open fail, and not block, if it is a FIFO by now. A failure says nothing.
 func (p *poller) touch(name string) {
-	if !mayOpen {
-		return
-	}
-	if f, err := p.open(name); err == nil {
-		f.Close()
+	if mayOpen {
+		f, _ := p.open(name)
+		f.Close() // nil says that it is nil
 	}
 }
 
@@ -619,8 +591,7 @@ func (p *poller) readDir(e *entry) error {
 	return nil
 }
 
-// names returns the names in a directory that are not to be skipped, in order. dir ends with a separator,
-// as for touch, and not with a dot: NFS does not ask its server about that.
+// names returns the names in a directory that are not to be skipped, in order. dir ends with a separator.
 func (p *poller) names(dir string) ([]string, error) {
 	f, err := p.open(dir)
 	if err != nil {
@@ -676,8 +647,8 @@ func (p *poller) excluded(dir, name string) bool {
 	})
 }
 
-// judge goes through what the looks met, parents first, because what one entry met can mean something else
-// in the light of another. It returns the entries whose difference is to be reported now.
+// judge goes through what the looks met, parents first, because what a directory met decides what is made of
+// the entries in it. It returns the entries whose difference is to be reported now.
 func (p *poller) judge() (due []*entry) {
 	for _, e := range p.all {
 		err := p.failed[e]
