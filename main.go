@@ -242,7 +242,7 @@ func (c *config) check(flags *flag.FlagSet) error {
 	given, seen := map[string]bool{}, map[string]bool{}
 	flags.Visit(func(f *flag.Flag) { given[f.Name] = true })
 	for _, name := range flags.Args() {
-		key := strings.TrimRight(name, "/"+string(os.PathSeparator)) // d and d/ are one target
+		key := strings.TrimRightFunc(name, func(r rune) bool { return r == '/' || r == os.PathSeparator }) // d is d/
 		switch {
 		case name == "":
 			return errors.New("empty target")
