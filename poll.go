@@ -400,7 +400,7 @@ func (p *poller) strayed(e *entry, st stamp, device uint64, err error) bool {
 	other := err == nil && (st.ino != e.stamp.ino || device != root.device)
 	if e.stamp.there() && (other || absent(err) || root.unmounted) {
 		root.stale = root.stale || root.unmounted
-		root.unmounted = p.mounts.gone(root.mounts, p.now)
+		p.unmounted(e)
 	}
 	if other && !root.unmounted {
 		root.mounts = p.mounts.above(e.path, p.now)
@@ -691,10 +691,13 @@ func (p *poller) freezes(dir *entry, err error) bool {
 	return dir.place.frozen
 }
 
-// unmounted reports whether a mount is gone that the target was on which e is, or is below.
+// unmounted reports whether a mount is gone that the target was on which e is, or is below. It asks once in
+// a poll.
 func (p *poller) unmounted(e *entry) bool {
 	root := p.rootOf(e).place
-	root.unmounted = p.mounts.gone(root.mounts, p.now)
+	if root.asked != p.polls {
+		root.asked, root.unmounted = p.polls, p.mounts.gone(root.mounts, p.rootOf(e).path, p.now)
+	}
 	return root.unmounted
 }
 
@@ -860,6 +863,7 @@ type place struct {
 	said      bool     // the log says what it is at first
 	mounts    []string // the mount points that it is on or below
 	unmounted bool     // one of them is not mounted
+	asked     int      // in which poll that was asked
 }
 
 // A pending difference waits to settle, and for its parent's turn.
@@ -1059,8 +1063,10 @@ func (m *mounts) above(path string, since time.Time) (points []string) {
 }
 
 // gone reports whether one of points is not mounted any more, at since or later, while its directory is
-// there. The log says so once, and when that is over. While mounts cannot be read, nothing is removed.
-func (m *mounts) gone(points []string, since time.Time) (gone bool) {
+// there, and path, if it leads anywhere, leads there. The log says so once, and when that is over. While
+// mounts cannot be read, nothing is removed.
+func (m *mounts) gone(points []string, path string, since time.Time) (gone bool) {
+	to, toErr := filepath.EvalSymlinks(path)
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	m.refresh(since)
@@ -1078,7 +1084,7 @@ func (m *mounts) gone(points []string, since time.Time) (gone bool) {
 			m.logger.Printf("%s: %s", quote(withSeparator(point)), does)
 		}
 		m.lost[point] = lost
-		gone = gone || lost
+		gone = gone || lost && (toErr != nil || strings.HasPrefix(withSeparator(to), withSeparator(point)))
 	}
 	return gone
 }
