@@ -166,8 +166,8 @@ func absolute(dir, name string) string {
 	if dir != "" && filepath.VolumeName(name) == "" && !os.IsPathSeparator(name[0]) {
 		name = withSeparator(dir) + name
 	}
-	if last := len(name) - 1; last > 0 && name[last] == '.' && os.IsPathSeparator(name[last-1]) {
-		name = name[:last]
+	for dot := trimSeparators(name); len(dot) > 1 && dot[len(parentOf(dot)):] == "."; dot = trimSeparators(name) {
+		name = parentOf(dot)
 	}
 	return name
 }
@@ -242,7 +242,7 @@ func (c *config) check(flags *flag.FlagSet) error {
 	given, seen := map[string]bool{}, map[string]bool{}
 	flags.Visit(func(f *flag.Flag) { given[f.Name] = true })
 	for _, name := range flags.Args() {
-		key := strings.TrimRightFunc(name, func(r rune) bool { return r == '/' || r == os.PathSeparator }) // d is d/
+		key := trimSeparators(name) // d and d/ are one target
 		switch {
 		case name == "":
 			return errors.New("empty target")

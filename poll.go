@@ -66,15 +66,14 @@ func startPolling(ctx context.Context, targets []string, c pollConfig, logger *l
 	byDir := map[string][]*entry{}
 	for i, name := range targets {
 		path := absolute(c.dir, name)
-		dir := filepath.Dir(path)
+		dir := parentOf(path)
 		byDir[dir] = append(byDir[dir], &entry{path: path, place: &place{target: int32(i), unknown: true}})
 	}
 	for dir, roots := range byDir {
-		label := withSeparator(dir)
 		if len(roots) == 1 {
-			label = targets[roots[0].place.target]
+			dir = targets[roots[0].place.target]
 		}
-		g.start(ctx, label, roots, false)
+		g.start(ctx, dir, roots, false)
 	}
 	return g
 }
@@ -90,7 +89,7 @@ func (g *polling) start(ctx context.Context, label string, roots []*entry, tree 
 
 const (
 	patience   = 10 * time.Second // without an answer before that is said; a disk takes several to spin up
-	checkEvery = 2 * time.Second  // how often a first poll that takes long says how far it is
+	checkEvery = time.Second      // and every other time a first poll says how far it is
 )
 
 // supervise calls begin when every target has been polled, or when no first poll has moved for the time of
@@ -99,7 +98,7 @@ func (g *polling) supervise(ctx context.Context, begin func()) {
 	tick := time.NewTicker(checkEvery)
 	defer tick.Stop()
 	lines, left, begun, moved := make([]string, len(g.targets)), len(g.targets), false, time.Now()
-	for {
+	for ticks := 0; ; {
 		select {
 		case first := <-g.firsts:
 			lines[first.target] = first.line
@@ -108,7 +107,8 @@ func (g *polling) supervise(ctx context.Context, begin func()) {
 				g.logger.Print(first.line)
 			}
 		case now := <-tick.C:
-			if g.check(now) {
+			ticks++
+			if g.check(now, ticks%2 == 0) {
 				moved = now
 			}
 		case <-ctx.Done():
@@ -126,9 +126,9 @@ func (g *polling) supervise(ctx context.Context, begin func()) {
 	}
 }
 
-// check logs how far first polls are, which later polls get no answer, and which do again. A poll that only
+// check logs how far first polls are, if asked for progress, which later polls get no answer, and which do again. A poll that only
 // takes long gets answers. It reports whether a first poll has moved.
-func (g *polling) check(now time.Time) (moved bool) {
+func (g *polling) check(now time.Time, progress bool) (moved bool) {
 	g.mu.Lock()
 	defer g.mu.Unlock()
 	for _, p := range g.pollers {
@@ -136,7 +136,9 @@ func (g *polling) check(now time.Time) (moved bool) {
 		switch {
 		case n != p.heard && first:
 			moved = true
-			g.logger.Printf("reading %s: %d entries so far", quote(p.label), p.seen.Load())
+			if progress {
+				g.logger.Printf("reading %s: %d entries so far", quote(p.label), p.seen.Load())
+			}
 		case n != p.heard && p.silent:
 			p.silent = false
 			g.logger.Printf("%s: answers again", quote(p.label))
@@ -204,6 +206,7 @@ func (p *poller) poll(ctx context.Context) {
 		p.spread(p.roots, p.lookAt)
 	}
 	if opened := p.openAround(); opened || p.polls > 1 {
+		clear(p.failed)
 		p.spread(p.roots, p.lookAt) // the first look should be fresh too, or it shows as a change later
 	}
 	p.split(ctx)
@@ -217,12 +220,24 @@ func (p *poller) poll(ctx context.Context) {
 		found := p.read(unread)
 		p.spread(found, p.lookAt)
 		if p.openAll {
+			for _, e := range found {
+				delete(p.failed, e)
+			}
 			p.spread(found, p.lookAt) // fresh, now that they may be opened
 		}
 		p.all = append(p.all, found...)
 		unread = found
 	}
-	p.tell(p.judge())
+	due := p.judge()
+	if p.tree && (len(due) > 0 || p.settle > 0) && p.mounts.gone(p.roots[0].place.mounts, p.roots[0].path, time.Now()) {
+		due = nil // the mount went during this poll, so what was seen may be what lies below its mount point
+		for _, e := range p.all {
+			if e.pending != nil {
+				e.stamp, e.pending = e.pending.told, nil
+			}
+		}
+	}
+	p.tell(due)
 	p.answered()
 }
 
@@ -301,12 +316,12 @@ func (p *poller) spread(es []*entry, look func(*entry) error) {
 // it does so on any mount.
 func (p *poller) openAround() (opened bool) {
 	for _, e := range p.roots {
-		dir := e.path
+		dir := withSeparator(e.path)
 		if e.stamp.kind != directory {
-			dir = filepath.Dir(dir)
+			dir = parentOf(e.path)
 		}
 		if !e.stamp.there() || p.openAll || e.place.network {
-			p.touch(withSeparator(dir))
+			p.touch(dir)
 			return true
 		}
 	}
@@ -521,6 +536,7 @@ func (p *poller) hash(e *entry) (uint64, error) {
 	}
 	var h maphash.Hash
 	h.SetSeed(p.seed)
+	f.SetReadDeadline(time.Now().Add(fineGrain))       // for a file like /proc/kmsg, which waits for more
 	buf := make([]byte, min(e.stamp.size+512, 32<<10)) // a file in /proc has more than its size
 	for r := io.LimitReader(f, maxHashed); err == nil; {
 		var n int
@@ -607,9 +623,14 @@ func (p *poller) names(dir string) ([]string, error) {
 	if err != io.EOF {
 		return nil, err
 	}
-	names = slices.DeleteFunc(names, func(name string) bool { return madeUp(name) || p.excluded(dir, name) })
+	err = nil
+	names = slices.DeleteFunc(names, func(name string) bool {
+		excluded, lstatErr := p.excluded(dir, name)
+		err = cmp.Or(err, lstatErr)
+		return excluded || madeUp(name)
+	})
 	slices.Sort(names)
-	return slices.Compact(names), nil
+	return slices.Compact(names), err
 }
 
 // madeUp reports whether name is one that NFS and FUSE clients make up for a file that was deleted while it
@@ -631,20 +652,24 @@ type pattern struct {
 	dirsOnly bool
 }
 
-// excluded reports whether an -exclude skips what has that name in dir.
-func (p *poller) excluded(dir, name string) bool {
-	return slices.ContainsFunc(p.exclude, func(x pattern) bool {
+// excluded reports whether an -exclude skips what has that name in dir, or why that cannot be told.
+func (p *poller) excluded(dir, name string) (matched bool, err error) {
+	for _, x := range p.exclude {
 		subject := name
 		if x.path {
 			subject = filepath.ToSlash((dir + name)[len(withSeparator(p.roots[0].path)):])
 		}
-		matched, _ := path.Match(x.glob, subject) // parse has seen that it is well formed
+		matched, _ = path.Match(x.glob, subject) // parse has seen that it is well formed
 		if matched && x.dirsOnly {
-			fi, err := p.lstat(dir + name)
+			var fi os.FileInfo
+			fi, err = p.lstat(dir + name)
 			matched = err == nil && fi.IsDir()
 		}
-		return matched
-	})
+		if matched || err != nil && !absent(err) {
+			return matched, err
+		}
+	}
+	return false, nil
 }
 
 // judge goes through what the looks met, parents first, because what a directory met decides what is made of
@@ -747,7 +772,7 @@ func (p *poller) recovered(e *entry, how string) {
 // answered notes which targets have answered, and what the log is to say of them after their first poll.
 func (p *poller) answered() {
 	for _, e := range p.roots {
-		if err := p.failed[e]; err == nil || absent(err) {
+		if err := p.failed[e]; err == nil && !e.place.frozen || absent(err) {
 			e.place.unknown = false
 		}
 		if e.place.said {
@@ -825,6 +850,20 @@ func (p *poller) shown(e *entry, k kind) string {
 		path = withSeparator(path)
 	}
 	return path
+}
+
+// parentOf returns the directory that path is in, with the separator. It does not clean the path, because
+// ".." does not lead back where a link has led away.
+func parentOf(path string) string {
+	path = trimSeparators(path)
+	for path != "" && !os.IsPathSeparator(path[len(path)-1]) {
+		path = path[:len(path)-1]
+	}
+	return cmp.Or(path, "."+string(filepath.Separator))
+}
+
+func trimSeparators(path string) string {
+	return strings.TrimRightFunc(path, func(r rune) bool { return r == '/' || r == os.PathSeparator })
 }
 
 // withSeparator returns the path with a separator at its end.
@@ -997,6 +1036,7 @@ type mounts struct {
 	logger *log.Logger
 
 	mu      sync.Mutex
+	file    *os.File // stays open, so that a want of descriptors does not matter
 	readAt  time.Time
 	points  map[string]bool // mount points, nil if they could not be read
 	devices map[string]bool // by major:minor, whether another machine or program can change what is on them
@@ -1014,17 +1054,18 @@ func (m *mounts) refresh(since time.Time) {
 		return
 	}
 	m.readAt, m.points, m.devices = time.Now(), nil, map[string]bool{}
-	f, err := m.open("/proc/self/mountinfo")
-	if err != nil {
+	if m.file == nil {
+		m.file, _ = m.open("/proc/self/mountinfo")
+	}
+	if _, err := m.file.Seek(0, io.SeekStart); err != nil { // also if it could not be opened
 		return
 	}
-	defer f.Close()
 	m.points = map[string]bool{}
 	unescape := strings.NewReplacer(`\040`, " ", `\011`, "\t", `\012`, "\n", `\134`, `\`)
-	for lines := bufio.NewScanner(f); lines.Scan(); {
+	for lines := bufio.NewScanner(m.file); lines.Scan(); {
 		mount, source, _ := strings.Cut(lines.Text(), " - ")
 		fstype, _, _ := strings.Cut(source, " ")
-		if fields := strings.Fields(mount); len(fields) >= 5 {
+		if fields := strings.Split(mount, " "); len(fields) >= 5 {
 			m.points[unescape.Replace(fields[4])] = true
 			m.devices[fields[2]] = strings.HasPrefix(fstype, "fuse.") || strings.Contains(networkTypes, " "+fstype+" ")
 		}
@@ -1079,9 +1120,13 @@ func (m *mounts) gone(points []string, path string, since time.Time) (gone bool)
 			_, err := m.lstat(point)
 			lost = err == nil
 		}
-		if lost != m.lost[point] && (lost || m.points[point]) {
-			does := map[bool]string{true: "not mounted; keeping its last state", false: "mounted again"}[lost]
-			m.logger.Printf("%s: %s", quote(withSeparator(point)), does)
+		switch name := quote(withSeparator(point)); {
+		case lost && !m.lost[point]:
+			m.logger.Printf("%s: not mounted; keeping its last state", name)
+		case m.lost[point] && m.points[point]:
+			m.logger.Printf("%s: mounted again", name)
+		case m.lost[point] && !lost:
+			m.logger.Printf("%s: not there", name)
 		}
 		m.lost[point] = lost
 		gone = gone || lost && (toErr != nil || strings.HasPrefix(withSeparator(to), withSeparator(point)))
