@@ -42,7 +42,8 @@ func listenUnix(ctx context.Context, path string, mode fs.FileMode) (net.Listene
 		return nil, fmt.Errorf("listen unix %s: the path has %d bytes and a socket's can have %d; choose a shorter one", typed, len(typed), limit)
 	}
 	ln, err := bindUnix(ctx, path, mode)
-	if errors.Is(err, syscall.EADDRINUSE) {
+	inUse := errors.Is(err, syscall.EADDRINUSE)
+	if inUse {
 		if err := removeStale(ctx, path); err != nil {
 			return nil, fmt.Errorf("listen unix %s: %w", typed, err)
 		}
@@ -52,6 +53,12 @@ func listenUnix(ctx context.Context, path string, mode fs.FileMode) (net.Listene
 		return nil, err
 	}
 	bound, err := os.Lstat(path)
+	if inUse && err == nil { // another server that found the same stale socket may have removed this one
+		wait(ctx, startTime)
+		if !isStill(bound, path) {
+			err = errStarting
+		}
+	}
 	if err != nil {
 		ln.Close()
 		return nil, fmt.Errorf("listen unix %s: %w", typed, err)
@@ -70,14 +77,22 @@ func bindUnix(ctx context.Context, path string, mode fs.FileMode) (net.Listener,
 	return ln, nil
 }
 
-// startTime is more than a server needs between bind and listen.
+// startTime is more than a server needs between bind and listen, or between two looks at a path.
 const startTime = 20 * time.Millisecond
+
+var errStarting = errors.New("another server is starting there")
+
+// isStill reports whether the file at path is the one that it was. Inode numbers are used again.
+func isStill(was fs.FileInfo, path string) bool {
+	now, err := os.Lstat(path)
+	return err == nil && os.SameFile(was, now) && was.ModTime().Equal(now.ModTime())
+}
 
 // removeStale removes the socket at path if no server listens to it. Linux refuses a connection to a regular
 // file just as it does to a dead socket, so it asks first what the path is. A server that is just starting
 // refuses too, between bind and listen, so it dials twice. Another server may replace the same stale socket
-// at the same time, so it looks again what the path is. Between that look and the removal remain some
-// microseconds, in which the other one's socket could be removed.
+// at the same time, so it looks again what the path is. If the other server comes between that look and the
+// removal, it loses its socket, and finds that out in listenUnix.
 func removeStale(ctx context.Context, path string) error {
 	before, err := os.Lstat(path)
 	if err == nil && before.Mode().Type() != fs.ModeSocket {
@@ -87,17 +102,16 @@ func removeStale(ctx context.Context, path string) error {
 		err = refused(ctx, path)
 		wait(ctx, startTime)
 	}
-	var now fs.FileInfo
+	if err == nil && !isStill(before, path) {
+		return errStarting
+	}
 	if err == nil {
-		now, err = os.Lstat(path)
+		err = os.Remove(path)
 	}
-	if errors.Is(err, fs.ErrNotExist) || err == nil && !(os.SameFile(before, now) && before.ModTime().Equal(now.ModTime())) {
-		return errors.New("another server is starting there")
+	if errors.Is(err, fs.ErrNotExist) {
+		return errStarting
 	}
-	if err != nil {
-		return err
-	}
-	return os.Remove(path)
+	return err
 }
 
 // refused returns nil if the socket at path refuses connections, as one does that nobody listens to, and
@@ -125,7 +139,7 @@ type unixListener struct {
 }
 
 func (l *unixListener) Close() error {
-	if now, err := os.Lstat(l.path); err == nil && os.SameFile(l.bound, now) {
+	if isStill(l.bound, l.path) {
 		os.Remove(l.path) // a socket that cannot be removed is replaced by the next server
 	}
 	return l.Listener.Close()

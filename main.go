@@ -528,6 +528,7 @@ type journal struct {
 	seq        uint64    // of the newest change
 	records    []*record // in the order of seq, dead ones among them
 	byPath     map[pathKey]*record
+	removed    int // paths in byPath that are gone
 	compactAt  int // how many records are worth compacting
 	subs       map[*subscriber]bool
 	joined     int             // subscribers ever
@@ -542,12 +543,12 @@ const maxRecords = 1 << 20
 
 // A change is what a poller reports of a path.
 type change struct {
-	path    string    // as the protocol shows it, but not quoted
-	target  int32     // index of the target that it is, or is below
-	root    bool      // it is the target
-	created bool      // it was not there before
-	stamp   stamp     // of what is there now, if anything is
-	time    time.Time // when that was seen
+	path    string // as the protocol shows it, but not quoted
+	target  int32  // index of the target that it is, or is below
+	root    bool   // it is the target
+	created bool   // it was not there before
+	stamp   stamp  // of what is there now, if anything is
+	time    int64  // when that was seen, in Unix milliseconds
 }
 
 // A record is the newest change of a path, as the journal files it.
@@ -570,6 +571,9 @@ func (r *record) key() pathKey { return pathKey{r.target, r.path} }
 // the catch-up began until everything is read: a path that was born before at may have changed since, so
 // that its only record lies after at. What was gone at since was never there for a subscriber of the list.
 type cursor struct{ at, base, since uint64 }
+
+// read returns the seq up to which no removal has to be told.
+func (c cursor) read() uint64 { return max(c.at, c.since) }
 
 // A span is a piece of the journal as lines, and the cursor behind it.
 type span struct {
@@ -609,9 +613,10 @@ func (j *journal) append(changes []change) {
 	}
 	clear(j.spans)
 	j.greeting = nil
-	j.behind = len(j.subs)
 	lost := j.evict(before)
-	if j.behind > 0 {
+	if j.behind = len(j.subs); j.behind == 0 {
+		j.tidy()
+	} else {
 		j.span(cursor{at: before, base: before}) // encoded here for all that keep up, and not on their stacks
 	}
 	waking := slices.AppendSeq(make([]*subscriber, 0, len(j.subs)), maps.Keys(j.subs))
@@ -641,6 +646,12 @@ func (j *journal) put(c change) {
 	if old := j.byPath[r.key()]; old != nil {
 		old.dead = true
 		r.born = old.born
+		if !old.stamp.there() {
+			j.removed--
+		}
+	}
+	if !r.stamp.there() {
+		j.removed++
 	}
 	if c.created {
 		r.born = r.seq
@@ -658,7 +669,7 @@ func (j *journal) evict(before uint64) (lost []*subscriber) {
 	}
 	for unread, slowest := j.compact(); unread > j.limit && slowest < before; unread, slowest = j.compact() {
 		for s := range j.subs {
-			if s.at == slowest {
+			if s.read() == slowest {
 				j.logger.Printf("subscriber %d has left more than %d changes unread; disconnecting it", s.id, j.limit)
 				j.remove(s)
 				lost = append(lost, s)
@@ -673,7 +684,7 @@ func (j *journal) evict(before uint64) (lost []*subscriber) {
 func (j *journal) compact() (unread int, slowest uint64) {
 	slowest = j.seq
 	for s := range j.subs {
-		slowest = min(slowest, s.at)
+		slowest = min(slowest, s.read())
 	}
 	j.records = slices.DeleteFunc(j.records, func(r *record) bool {
 		switch {
@@ -686,6 +697,9 @@ func (j *journal) compact() (unread int, slowest uint64) {
 			return false
 		}
 		delete(j.byPath, r.key())
+		if !r.stamp.there() {
+			j.removed--
+		}
 		return true
 	})
 	if len(j.records) == 0 {
@@ -695,13 +709,18 @@ func (j *journal) compact() (unread int, slowest uint64) {
 	return unread, slowest
 }
 
-// caughtUp notes that one more subscriber has read everything. When all have, only the list is kept.
+// caughtUp notes that one more subscriber has read everything.
 func (j *journal) caughtUp() {
 	if j.behind--; j.behind == 0 {
-		clear(j.spans)
-		if !j.list || len(j.records) > j.compactAt {
-			j.compact()
-		}
+		j.tidy()
+	}
+}
+
+// tidy keeps nothing but the list, now that everybody has read everything, and little that is not in it.
+func (j *journal) tidy() {
+	clear(j.spans)
+	if !j.list || len(j.records)-len(j.byPath)+j.removed > len(j.records)/4 {
+		j.compact()
 	}
 }
 
@@ -858,7 +877,7 @@ func (j *journal) greet() []byte {
 		if t.stamp.there() {
 			verb = "watching"
 		}
-		t.time = now
+		t.time = now.UnixMilli()
 		j.greeting = j.format.line(j.greeting, verb, &record{change: t, seq: j.seq})
 	}
 	return j.greeting
@@ -879,7 +898,7 @@ func (f format) line(lines []byte, verb string, r *record) []byte {
 		return f.jsonLine(lines, verb, r)
 	}
 	lines = append(append(lines, verb...), ' ')
-	lines = append(r.time.UTC().AppendFormat(lines, timeFormat), ' ')
+	lines = append(time.UnixMilli(r.time).UTC().AppendFormat(lines, timeFormat), ' ')
 	return append(append(lines, quote(r.path)...), '\n')
 }
 
@@ -895,7 +914,7 @@ func (f format) jsonLine(lines []byte, verb string, r *record) []byte {
 		PathBase64 []byte `json:"path_base64,omitempty"`
 		Size       *int64 `json:"size,omitempty"`
 		Mtime      string `json:"mtime,omitempty"`
-	}{Type: verb, Time: r.time.UTC().Format(timeFormat), Seq: r.seq, Path: r.path}
+	}{Type: verb, Time: time.UnixMilli(r.time).UTC().Format(timeFormat), Seq: r.seq, Path: r.path}
 	if verb == "watching" || verb == "waiting" {
 		o.Started = f.started.UTC().Format(timeFormat)
 	}

@@ -794,7 +794,7 @@ func (p *poller) answered() {
 // What has become a directory, or was one, is removed as what it was and created as what it is.
 func (p *poller) tell(due []*entry) {
 	slices.SortFunc(due, func(a, b *entry) int { return cmp.Compare(a.path, b.path) })
-	var changes []change
+	changes := make([]change, 0, len(due)) // growing it would cost memory with 100,000 of -list
 	for _, e := range slices.Backward(due) {
 		if e.ended() && !e.holdsTold() {
 			changes = append(changes, p.change(e, e.pending.told.kind, stamp{}, false, e.pending.last))
@@ -823,7 +823,7 @@ func (p *poller) tell(due []*entry) {
 
 // change returns the change that e, shown as of kind k, is st, as was seen at a time.
 func (p *poller) change(e *entry, k kind, st stamp, created bool, at time.Time) change {
-	return change{p.shown(e, k), p.rootOf(e).place.target, e.parent == nil, created, st, at}
+	return change{p.shown(e, k), p.rootOf(e).place.target, e.parent == nil, created, st, at.UnixMilli()}
 }
 
 // maxSettles times the settle duration is how long a path that never keeps still can go unreported.
