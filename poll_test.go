@@ -59,15 +59,19 @@ func TestScripts(t *testing.T) {
 	}
 }
 
-// TestReadme holds the end of README to the table of commands.
+// TestReadme holds testdata/README.md to the table of commands, and the last line of README.md to that file.
 func TestReadme(t *testing.T) {
 	t.Parallel()
 	var list strings.Builder
 	for _, c := range commands {
 		fmt.Fprintf(&list, "    %-23s %s\n", c.name+" "+c.args, c.does)
 	}
-	if readme := readText(t, "README.md"); !strings.HasSuffix(readme, "The commands:\n\n"+list.String()) {
-		t.Errorf("README.md does not end with\n%s", &list)
+	if readme := readText(t, "testdata/README.md"); !strings.HasSuffix(readme, "The commands:\n\n"+list.String()) {
+		t.Errorf("testdata/README.md does not end with\n%s", &list)
+	}
+	lines := strings.Split(strings.TrimSuffix(readText(t, "README.md"), "\n"), "\n")
+	if last := lines[len(lines)-1]; !strings.Contains(last, "testdata/README.md") {
+		t.Errorf("README.md ends with %q, which does not point at testdata/README.md", last)
 	}
 }
 
