@@ -758,6 +758,256 @@ func TestLogWriter(t *testing.T) {
 	r.Close()
 }
 
+// A journalTest is a journal with subscribers that are read by hand.
+type journalTest struct{ *journal }
+
+func newJournalTest(t *testing.T) journalTest {
+	l := journalTest{newJournal([]string{"x"}, format{}, false, log.New(t.Output(), "", 0))}
+	l.open()
+	return l
+}
+
+// join adds a subscriber that has been greeted.
+func (l journalTest) join() *subscriber {
+	conn, _ := net.Pipe()
+	s := l.journal.join(conn, conn.RemoteAddr())
+	l.next(s)
+	return s
+}
+
+// say appends a change with n paths, numbered from first.
+func (l journalTest) say(verb string, first, n int) {
+	var changes []change
+	for i := range n {
+		r := change{path: fmt.Sprintf("x/%06d", first+i), created: verb == "created"}
+		if verb != "removed" {
+			r.stamp.kind = file
+		}
+		changes = append(changes, r)
+	}
+	l.append(changes)
+}
+
+// all returns what s has not read, and in how many pieces it comes.
+func (l journalTest) all(s *subscriber) (lines string, pieces int) {
+	for s.at < l.seq {
+		piece, _ := l.next(s)
+		lines += string(piece)
+		pieces++
+	}
+	return lines, pieces
+}
+
+// TestPieces reads a long catch-up, which comes in pieces. What was born after
+// its start is created, whatever the cursor has passed by then.
+func TestPieces(t *testing.T) {
+	l := newJournalTest(t)
+	s := l.join()
+	l.say("created", 0, 10_000)
+	first, _ := l.next(s)
+	l.say("changed", 0, 10_000)
+	rest, pieces := l.all(s)
+	if again, _ := l.all(s); again != "" || s.base != l.seq {
+		t.Errorf("at the end the cursor is %v of %d, and %q is left", s.cursor, l.seq, again)
+	}
+	if pieces < 2 || len(first) > maxSpan+100 {
+		t.Errorf("the first of %d pieces has %d bytes, want several of about %d", pieces+1, len(first), maxSpan)
+	}
+	if got := strings.Count(rest, "created"); got != 10_000 {
+		t.Errorf("%d lines say created, want 10000", got)
+	}
+}
+
+// TestForgetting sees that records go when all have read them, and take the place
+// of those before them.
+func TestForgetting(t *testing.T) {
+	l := newJournalTest(t)
+	l.say("changed", 0, 100)
+	if len(l.records) != 0 {
+		t.Errorf("%d records are kept for nobody", len(l.records))
+	}
+	fast, slow := l.join(), l.join()
+	for range 1000 {
+		l.say("changed", 0, 100)
+		l.all(fast)
+		if len(l.byPath) != 100 || len(l.records) > 2*100+2000 {
+			t.Fatalf("%d records are kept of 100 paths", len(l.records))
+		}
+	}
+	if lines, _ := l.all(slow); strings.Count(lines, "\n") != 100 {
+		t.Errorf("who was slow read %d lines, want 100", strings.Count(lines, "\n"))
+	}
+	if len(l.records)+len(l.byPath)+len(l.spans) != 0 {
+		t.Errorf("%d records, %d paths and %d spans are kept when all is read", len(l.records), len(l.byPath), len(l.spans))
+	}
+	l.say("changed", 0, 100)
+	l.all(fast)
+	l.leave(slow)
+	if len(l.records)+len(l.byPath)+len(l.spans) != 0 {
+		t.Errorf("%d records are kept when all who had not read them have left", len(l.records))
+	}
+}
+
+// TestLimit has more changes than are kept: who has not read those before the
+// latest poll is disconnected, slowest first, until they fit.
+func TestLimit(t *testing.T) {
+	l := newJournalTest(t)
+	l.limit = 100
+	slowest, slow, fast := l.join(), l.join(), l.join()
+	l.say("changed", 0, 60)
+	l.all(slow)
+	l.say("changed", 60, 30)
+	l.all(fast)
+	l.say("changed", 90, 30)
+	if l.subs[slowest] || !l.subs[slow] || !l.subs[fast] {
+		t.Errorf("connected: slowest %v, slow %v, fast %v; want the last two", l.subs[slowest], l.subs[slow], l.subs[fast])
+	}
+	slowest.conn.SetWriteDeadline(time.Now().Add(longEnough))
+	if _, err := slowest.conn.Write([]byte("x")); !errors.Is(err, io.ErrClosedPipe) {
+		t.Errorf("got %v from the connection of the slowest, want it closed", err)
+	}
+	l.all(slow)
+	l.all(fast)
+	l.say("created", 1000, 500)
+	if !l.subs[slow] || !l.subs[fast] {
+		t.Error("disconnected for what one poll brought")
+	}
+	if lines, _ := l.all(fast); strings.Count(lines, "\n") != 500 {
+		t.Errorf("%d lines, want 500", strings.Count(lines, "\n"))
+	}
+}
+
+// BenchmarkSubscriber measures the memory that a subscriber takes. Those over TCP
+// stay until the end, for those over Unix sockets would get their stacks.
+func BenchmarkSubscriber(b *testing.B) {
+	const n = 1000
+	for _, network := range []string{"tcp", "unix"} {
+		ln, a := listenAndDial(b, network, n)
+		before := memory()
+		serveAudience(b, ln, a)
+		each := float64(memory()-before) / n
+		b.Run(network, func(b *testing.B) {
+			b.ReportMetric(each, "B/subscriber")
+			b.ReportMetric(0, "ns/op")
+		})
+	}
+}
+
+// BenchmarkFanOut measures one change on its way to all subscribers beside its
+// limit, which is one write to each connection. Both include the reading.
+func BenchmarkFanOut(b *testing.B) {
+	for _, network := range []string{"tcp", "unix"} {
+		for _, n := range []int{100, 1000} {
+			b.Run(fmt.Sprintf("%s-%d", network, n), func(b *testing.B) {
+				b.Run("change", func(b *testing.B) { benchmarkChange(b, network, n) })
+				b.Run("limit", func(b *testing.B) { benchmarkWrites(b, network, n) })
+			})
+		}
+	}
+}
+
+func benchmarkChange(b *testing.B, network string, n int) {
+	ln, a := listenAndDial(b, network, n)
+	j := serveAudience(b, ln, a)
+	b.ReportAllocs()
+	for b.Loop() {
+		a.hear(func() {
+			j.append([]change{{path: "x", root: true, stamp: stamp{kind: file}, time: time.Now()}})
+		})
+	}
+}
+
+// serveAudience serves those who wait in the backlog of ln until b ends. They have
+// been greeted when it returns.
+func serveAudience(b *testing.B, ln net.Listener, a *audience) *journal {
+	logger := log.New(io.Discard, "", 0)
+	l := newJournal([]string{"x"}, format{}, false, logger)
+	l.open()
+	var serving sync.WaitGroup
+	serving.Go(func() { serve(context.Background(), ln, l, &door{slots: make(chan struct{}, a.size), logger: logger}) })
+	b.Cleanup(func() {
+		l.close()
+		ln.Close()
+		serving.Wait()
+	})
+	a.hear(func() {}) // the greeting
+	return l
+}
+
+func benchmarkWrites(b *testing.B, network string, n int) {
+	ln, a := listenAndDial(b, network, n)
+	var conns []net.Conn
+	for range n {
+		conn, err := ln.Accept()
+		if err != nil {
+			b.Fatal(err)
+		}
+		defer conn.Close()
+		conns = append(conns, conn)
+	}
+	line := []byte("changed 2006-01-02T15:04:05.000Z x\n")
+	b.ReportAllocs()
+	for b.Loop() {
+		a.hear(func() {
+			for _, conn := range conns {
+				conn.Write(line)
+			}
+		})
+	}
+}
+
+// An audience is connections that are read, and count the lines.
+type audience struct {
+	size  int64
+	lines atomic.Int64
+	heard chan struct{} // gets a token when all have heard a line
+}
+
+// listenAndDial returns a listener and n connections that wait in its backlog.
+func listenAndDial(b *testing.B, network string, n int) (net.Listener, *audience) {
+	dir, err := os.MkdirTemp("", "nw") // b.TempDir can be too long for a socket
+	if err != nil {
+		b.Fatal(err)
+	}
+	b.Cleanup(func() { os.RemoveAll(dir) })
+	ln, err := net.Listen(network, map[string]string{"tcp": "127.0.0.1:0", "unix": dir + "/s"}[network])
+	if err != nil {
+		b.Fatal(err)
+	}
+	b.Cleanup(func() { ln.Close() })
+	a := &audience{size: int64(n), heard: make(chan struct{}, 1)}
+	for range n {
+		conn, err := net.Dial(network, ln.Addr().String())
+		if err != nil {
+			b.Fatal(err)
+		}
+		b.Cleanup(func() { conn.Close() })
+		go a.listen(conn)
+	}
+	return ln, a
+}
+
+func (a *audience) listen(conn net.Conn) {
+	buf := make([]byte, 512)
+	for {
+		n, err := conn.Read(buf)
+		if err != nil {
+			return
+		}
+		lines := int64(bytes.Count(buf[:n], []byte("\n")))
+		if a.lines.Add(lines) == a.size {
+			a.lines.Add(-a.size)
+			a.heard <- struct{}{}
+		}
+	}
+}
+
+// hear calls say and returns when all have heard a line.
+func (a *audience) hear(say func()) {
+	say()
+	<-a.heard
+}
+
 // FuzzLine checks that any change is one line that tells all of it.
 func FuzzLine(f *testing.F) {
 	for i, path := range []string{
