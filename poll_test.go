@@ -531,7 +531,7 @@ func (ln *pipeListener) Addr() net.Addr { return &net.UnixAddr{Name: "pipe", Net
 
 var (
 	seed = flag.Uint64("seed", 0, "seed of TestProperty, 0 for new ones")
-	ops  = flag.Int("ops", 20_000, "operations in TestProperty")
+	ops  = flag.Int("ops", 2_000, "operations in TestProperty")
 )
 
 // TestProperty holds the program to its promise: once files keep still, every
