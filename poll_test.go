@@ -2,6 +2,7 @@ package main
 
 import (
 	"bufio"
+	"cmp"
 	"context"
 	"errors"
 	"flag"
@@ -13,6 +14,7 @@ import (
 	"net"
 	"os"
 	"path/filepath"
+	"reflect"
 	"runtime"
 	"slices"
 	"strconv"
@@ -41,7 +43,7 @@ func TestScripts(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
-			dir := t.TempDir()
+			dir := linkedDir(t)
 			synctest.Test(t, func(t *testing.T) {
 				got := runScript(t, name, string(text), dir)
 				if *update {
@@ -56,6 +58,16 @@ func TestScripts(t *testing.T) {
 			})
 		})
 	}
+}
+
+// linkedDir returns the path of a new directory that leads through a symbolic link where it can, as the path of a
+// home or a temporary directory does on some systems.
+func linkedDir(t *testing.T) string {
+	dir := t.TempDir()
+	if err := os.Symlink(dir, dir+"-link"); err != nil {
+		return dir
+	}
+	return dir + "-link"
 }
 
 // TestReadme holds testdata/README.md to the table of commands, and the last line of README.md to that file.
@@ -107,10 +119,13 @@ type script struct {
 	clients []*client // in the order in which they joined
 	out     strings.Builder
 	log     *logText
-	shown   int // bytes of the log that have been printed
+	shown   int   // bytes of the log that have been printed
+	touched int64 // the latest ctime that touch has made
 
 	mu      sync.Mutex
-	failing map[string]error // what looks at these paths meet
+	failing map[string]error         // what looks at these paths meet
+	delays  map[string]time.Duration // how long looks at these paths take
+	disk    disk
 }
 
 // commands is the script language.
@@ -139,6 +154,13 @@ var commands = []struct {
 	{"chmod", "mode path", "change the mode", (*script).chmod},
 	{"fail", "path error", "let looks at path fail: ENOENT, EACCES, EIO, ESTALE or, for opening it only, EMFILE", (*script).fail},
 	{"heal", "", "let all looks succeed again", (*script).heal},
+	{"delay", "path duration", "let each look at path take that long", (*script).delay},
+	{"renumber", "path", "give path and all below it other inode numbers", (*script).renumber},
+	{"ctime", "path", "give path and all below it other ctimes", (*script).ctime},
+	{"cache", "", "answer looks from a cache of what is there now, as NFS does; opening refreshes it", (*script).cache},
+	{"mount", "path type", "mount a file system at path, with all that is or was mounted there", (*script).mount},
+	{"unmount", "path", "take that away, which leaves an empty directory", (*script).unmount},
+	{"opened", "", "print what was opened since the last time", (*script).showOpened},
 	{"log", "", "print what was logged since the last time", (*script).showLog},
 	{"quit", "", "end the server and print the rest", (*script).quit},
 }
@@ -151,7 +173,7 @@ func runScript(t *testing.T, name, text, dir string) string {
 		t.Fatal(err)
 	}
 	defer files.Close()
-	s := &script{T: t, dir: dir, files: files, grain: 1, failing: map[string]error{}}
+	s := newScript(t, dir, files)
 	for i, line := range strings.Split(strings.TrimSuffix(text, "\n"), "\n") {
 		if strings.HasPrefix(line, "\t") {
 			continue
@@ -169,6 +191,13 @@ func runScript(t *testing.T, name, text, dir string) string {
 		s.quit(nil)
 	}
 	return s.out.String()[:before]
+}
+
+func newScript(t *testing.T, dir string, files *os.Root) *script {
+	s := &script{T: t, dir: dir, files: files, grain: 1, failing: map[string]error{}, delays: map[string]time.Duration{}}
+	s.disk.names, s.disk.nodes = map[string]*node{}, map[uint64]*node{}
+	t.Cleanup(s.disk.release)
+	return s
 }
 
 // do runs one line.
@@ -218,17 +247,13 @@ func (s *script) watch(args []string) error {
 	c.dir = s.dir
 	c.stat = func(name string) (os.FileInfo, error) { return s.look(name, os.Stat) }
 	c.lstat = func(name string) (os.FileInfo, error) { return s.look(name, os.Lstat) }
-	c.open = func(name string) (*os.File, error) {
-		if err := s.failure(name); err != nil {
-			return nil, &os.PathError{Op: "open", Path: name, Err: err}
-		}
-		return os.Open(name)
-	}
+	c.open = s.open
 	var ctx context.Context
 	ctx, s.stop = context.WithCancelCause(s.Context())
 	s.Cleanup(func() {
 		s.stop(nil)
 		<-s.stopped
+		time.Sleep(time.Hour) // pollers are not waited for, and time ends with the test
 	})
 	s.ln, s.log, s.stopped = launch(ctx, c)
 	synctest.Wait()
@@ -237,23 +262,77 @@ func (s *script) watch(args []string) error {
 
 // look stats name by f, unless the script lets that fail.
 func (s *script) look(name string, f func(string) (os.FileInfo, error)) (os.FileInfo, error) {
+	s.mu.Lock()
+	delay := s.delays[s.relative(name)]
+	s.mu.Unlock()
+	time.Sleep(delay)
 	if err := s.failure(name); err != nil && err != syscall.EMFILE {
 		return nil, &os.PathError{Op: "stat", Path: name, Err: err}
 	}
-	return f(name)
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	fi, err := s.disk.look(name, f)
+	if err != nil || len(s.disk.masks)+len(s.disk.mounts) == 0 {
+		return fi, err
+	}
+	return s.disk.disguise(s.relative(s.resolve(name)), fi), nil
+}
+
+// open opens name, unless the script lets that fail.
+func (s *script) open(name string) (*os.File, error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if name == "/proc/self/mountinfo" {
+		return os.Open(s.mountinfo())
+	}
+	s.disk.opened = append(s.disk.opened, s.relative(name))
+	if err := s.failing[s.failingAt(name)]; err != nil {
+		return nil, &os.PathError{Op: "open", Path: name, Err: err}
+	}
+	s.disk.refresh(name)
+	return os.OpenFile(name, os.O_RDONLY|nonblock, 0)
+}
+
+// relative returns the name as the script writes it.
+func (s *script) relative(name string) string {
+	return strings.TrimPrefix(strings.TrimPrefix(name, s.dir), "/")
+}
+
+// resolve returns the name with links resolved, but for those above the script's directory.
+func (s *script) resolve(name string) string {
+	real, err := filepath.EvalSymlinks(name)
+	below, found := strings.CutPrefix(real, s.realDir())
+	if err != nil || !found {
+		return name
+	}
+	return s.dir + below
+}
+
+// realDir returns the script's directory with links resolved, as in mountinfo.
+func (s *script) realDir() string {
+	dir, err := filepath.EvalSymlinks(s.dir)
+	if err != nil {
+		s.Error(err)
+	}
+	return dir
 }
 
 // failure returns the error that a look at name is to meet.
 func (s *script) failure(name string) error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	name = strings.TrimPrefix(name, s.dir+"/")
-	for failing, err := range s.failing {
+	return s.failing[s.failingAt(name)]
+}
+
+// failingAt returns which of the failing paths name is, or is below.
+func (s *script) failingAt(name string) string {
+	name = s.relative(name)
+	for failing := range s.failing {
 		if name == failing || strings.HasPrefix(name, failing+"/") {
-			return err
+			return failing
 		}
 	}
-	return nil
+	return name
 }
 
 func (s *script) poll([]string) error {
@@ -373,10 +452,22 @@ func (s *script) append(args []string) error {
 	return errors.Join(err, f.Close(), s.stamp(args[0]))
 }
 
+// touch sets the mtime of a file, and sees to it that two files have different ctimes, which would be equal
+// within a tick of the kernel.
 func (s *script) touch(args []string) error {
 	d, err := time.ParseDuration(args[1])
 	mtime := time.Now().Add(d).Truncate(s.grain)
-	return errors.Join(err, s.files.Chtimes(args[0], mtime, mtime))
+	for before := s.touched; err == nil && s.touched == before; {
+		err = s.files.Chtimes(args[0], mtime, mtime)
+		if fi, statErr := s.files.Stat(args[0]); err == nil && statErr == nil {
+			st, _ := findStatFields().stamp(fi)
+			s.touched = st.ctime
+		}
+		if s.touched == 0 {
+			break // where there are none
+		}
+	}
+	return err
 }
 
 func (s *script) rewrite(args []string) error {
@@ -436,9 +527,122 @@ func (s *script) heal([]string) error {
 	return nil
 }
 
+func (s *script) delay(args []string) (err error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.delays[args[0]], err = time.ParseDuration(args[1])
+	return err
+}
+
+func (s *script) renumber(args []string) error {
+	return s.disguiseAs(func(m *mask) { m.ino++ }, args[0])
+}
+
+func (s *script) ctime(args []string) error {
+	return s.disguiseAs(func(m *mask) { m.ctime++ }, args[0])
+}
+
+// disguiseAs adds a mask for path and all below it.
+func (s *script) disguiseAs(change func(*mask), path string) error {
+	if findStatFields().ino == nil {
+		s.Skip("files have no numbers here")
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	m := mask{path: path}
+	change(&m)
+	s.disk.masks = append(s.disk.masks, m)
+	return nil
+}
+
+func (s *script) cache([]string) error {
+	if findStatFields().ino == nil || !mayOpen {
+		s.Skip("nothing is opened for fresh looks here")
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.disk.caching = true
+	return filepath.WalkDir(s.dir+"/", func(path string, _ os.DirEntry, err error) error {
+		if err == nil {
+			_, err = s.disk.lookUp(strings.TrimSuffix(path, "/"))
+		}
+		return err
+	})
+}
+
+// Mounts are numbered, and the number is that of the device, too. What is unmounted is kept beside the
+// directory of the script.
+func (s *script) mount(args []string) error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if findStatFields().ino == nil {
+		s.Skip("no mounts are known here")
+	}
+	path, aside := s.dir+"/"+args[0], s.aside(args[0])
+	s.disk.mounts = append(s.disk.mounts, mountPoint{args[0], args[1], len(s.disk.mounts) + 1})
+	if _, err := os.Stat(aside); err != nil {
+		return nil // it was not mounted before
+	}
+	return s.keepTime(filepath.Dir(path), func() error { return errors.Join(os.RemoveAll(path), os.Rename(aside, path)) })
+}
+
+func (s *script) unmount(args []string) error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	i := slices.IndexFunc(s.disk.mounts, func(m mountPoint) bool { return m.path == args[0] && m.kind != "" })
+	if i < 0 {
+		return errors.New("not mounted")
+	}
+	s.disk.mounts[i].kind = ""
+	path, old := s.dir+"/"+args[0], time.Unix(1e8, 1)
+	return s.keepTime(filepath.Dir(path), func() error {
+		return errors.Join(os.Rename(path, s.aside(args[0])), os.Mkdir(path, 0o777), os.Chtimes(path, old, old))
+	})
+}
+
+// aside returns where the content of the unmounted path is kept.
+func (s *script) aside(path string) string {
+	return s.dir + "-" + strings.ReplaceAll(path, "/", "%")
+}
+
+// keepTime calls f, which changes what is in dir, and sets the mtime of dir to what it was.
+func (s *script) keepTime(dir string, f func() error) error {
+	fi, err := os.Stat(dir)
+	if err != nil {
+		return err
+	}
+	return errors.Join(f(), os.Chtimes(dir, fi.ModTime(), fi.ModTime()))
+}
+
+// mountinfo writes what the program is to find in /proc/self/mountinfo, and returns the name of the file.
+func (s *script) mountinfo() string {
+	text := "1 0 0:255 / / rw,relatime shared:1 - ext4 /dev/vda rw\n"
+	for _, m := range s.disk.mounts {
+		if m.kind != "" {
+			point := strings.ReplaceAll(filepath.Join(s.realDir(), m.path), " ", `\040`)
+			text += fmt.Sprintf("%d 1 0:%d / %s rw,relatime - %s source rw\n", m.device+1, m.device, point, m.kind)
+		}
+	}
+	name := s.dir + "-mountinfo"
+	if err := os.WriteFile(name, []byte(text), 0o666); err != nil {
+		s.Error(err)
+	}
+	return name
+}
+
+func (s *script) showOpened([]string) error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for _, name := range s.disk.opened {
+		s.out.WriteString("\t" + cmp.Or(name, "./") + "\n")
+	}
+	s.disk.opened = nil
+	return nil
+}
+
 func (s *script) showLog([]string) error {
 	logged := s.log.String()
-	for line := range strings.Lines(logged[s.shown:]) {
+	for line := range strings.Lines(strings.ReplaceAll(logged[s.shown:], s.realDir(), "DIR")) {
 		s.out.WriteString("\t" + line)
 	}
 	s.shown = len(logged)
@@ -450,6 +654,156 @@ func (s *script) quit([]string) error {
 	s.printAll()
 	<-s.stopped
 	return nil
+}
+
+// A disk is what a script's files look like to the server: with other numbers, on other devices, or as a
+// client of NFS remembers them.
+type disk struct {
+	masks   []mask
+	mounts  []mountPoint // in the order of their devices, those that are not mounted any more among them
+	opened  []string
+	caching bool
+	names   map[string]*node // where names led when that was last asked, nil if nowhere
+	nodes   map[uint64]*node // by the real inode number
+}
+
+// A mask changes what is at or below a path.
+type mask struct {
+	path       string
+	ino, ctime int
+}
+
+// A mountPoint is a file system that is, or if its kind is empty was, mounted at a path.
+type mountPoint struct {
+	path, kind string
+	device     int
+}
+
+// A node is a file as it was when its attributes were last asked. It is held open, so that no other file
+// gets its number.
+type node struct {
+	fi   os.FileInfo
+	held *os.File
+}
+
+// below reports whether name is path or below it.
+func below(path, name string) bool {
+	return path == "." || name == path || strings.HasPrefix(name, path+"/")
+}
+
+// A disguised FileInfo has another Sys.
+type disguised struct {
+	os.FileInfo
+	sys any
+}
+
+func (d disguised) Sys() any { return d.sys }
+
+// disguise returns fi as the masks and mounts want it.
+func (d *disk) disguise(name string, fi os.FileInfo) os.FileInfo {
+	sys, fields := reflect.ValueOf(fi.Sys()), findStatFields()
+	changed := reflect.New(sys.Elem().Type())
+	changed.Elem().Set(sys.Elem())
+	ino := changed.Elem().FieldByIndex(fields.ino)
+	sec := changed.Elem().FieldByIndex(fields.ctime).Field(0)
+	for _, m := range d.masks {
+		if below(m.path, name) {
+			ino.SetUint(ino.Uint() + uint64(m.ino)<<24)
+			sec.SetInt(sec.Int() + int64(m.ctime))
+		}
+	}
+	for _, m := range d.mounts {
+		if dev := changed.Elem().FieldByIndex(fields.dev); m.kind == "" || !below(m.path, name) {
+			continue
+		} else if dev.CanInt() {
+			dev.SetInt(int64(m.device))
+		} else {
+			dev.SetUint(uint64(m.device))
+		}
+	}
+	return disguised{fi, changed.Interface()}
+}
+
+// look stats name by f, or remembers what came of that. Symbolic links are not remembered, nor is d/. looked
+// up in the cache, which is there to be searched only.
+func (d *disk) look(name string, f func(string) (os.FileInfo, error)) (os.FileInfo, error) {
+	fi, err := os.Lstat(name)
+	if !d.caching || strings.HasSuffix(name, "/.") || err == nil && fi.Mode()&os.ModeSymlink != 0 {
+		return f(name)
+	}
+	name = strings.TrimSuffix(name, "/")
+	n, known := d.names[name]
+	if !known {
+		if n, err = d.lookUp(name); err != nil {
+			return nil, err
+		}
+	}
+	if n == nil {
+		return nil, &os.PathError{Op: "stat", Path: name, Err: syscall.ENOENT}
+	}
+	return n.fi, nil
+}
+
+// lookUp asks where name leads now.
+func (d *disk) lookUp(name string) (*node, error) {
+	fi, err := os.Lstat(name)
+	if err != nil && !absent(err) {
+		return nil, err
+	}
+	var n *node
+	if err == nil {
+		ino := identity(fi)
+		if n = d.nodes[ino]; n == nil {
+			n = &node{fi: fi}
+			n.held, _ = os.OpenFile(name, os.O_RDONLY|nonblock, 0)
+			d.nodes[ino] = n
+		}
+	}
+	if d.names[name] != n {
+		maps.DeleteFunc(d.names, func(other string, _ *node) bool { return strings.HasPrefix(other, name+"/") })
+	}
+	d.names[name] = n
+	return n, nil
+}
+
+// refresh takes note that name is opened: a directory, by its name with a separator, for itself and the
+// names in it, or a file for itself.
+func (d *disk) refresh(name string) {
+	path := strings.TrimSuffix(name, "/")
+	fi, err := os.Stat(path)
+	switch {
+	case !d.caching:
+		return
+	case absent(err) && path != name:
+		d.lookUp(path)
+		return
+	case err != nil || fi.IsDir() == (path == name):
+		return
+	}
+	if n := d.nodes[identity(fi)]; n != nil {
+		n.fi = fi
+	}
+	if !fi.IsDir() {
+		return
+	}
+	for _, other := range slices.Collect(maps.Keys(d.names)) {
+		if other == path || filepath.Dir(other) == path {
+			d.lookUp(other)
+		}
+	}
+}
+
+// drop forgets all that was asked.
+func (d *disk) drop() {
+	d.release()
+	clear(d.names)
+	clear(d.nodes)
+}
+
+func (d *disk) release() {
+	for _, n := range d.nodes {
+		n.held.Close()
+	}
 }
 
 // A client is the far end of a connection made of two pipes, so that each
@@ -589,7 +943,7 @@ func newWorld(t *testing.T, seed uint64, dir string) *world {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { files.Close() })
-	s := &script{T: t, dir: dir, files: files, failing: map[string]error{}}
+	s := newScript(t, dir, files)
 	w := &world{script: s, rand: rand.New(rand.NewPCG(seed, 0)), began: time.Now(), states: map[string]string{}, changed: map[string]time.Time{}}
 	s.grain = pick(w, 1, 10*time.Millisecond, time.Second, 2*time.Second)
 	w.must(s.mkdir([]string{"src"}))
