@@ -3,6 +3,8 @@
 package main
 
 import (
+	"bufio"
+	"context"
 	"errors"
 	"fmt"
 	"io"
@@ -162,38 +164,59 @@ func TestListenUnixFull(t *testing.T) {
 // TestListenUnixMode looks at the socket from its birth on, which is not to be
 // seen with any other mode, whatever the umask.
 func TestListenUnixMode(t *testing.T) {
-	const umask, want = 0o002, fs.ModeSocket | 0o600
+	const umask = 0o002
 	defer syscall.Umask(syscall.Umask(umask))
-	path := filepath.Join(socketDir(t), "w.sock")
-	stop := make(chan struct{})
-	var looking sync.WaitGroup
-	looking.Go(func() {
-		for {
-			if fi, err := os.Lstat(path); err == nil && fi.Mode() != want {
-				t.Errorf("got mode %v, want %v", fi.Mode(), want)
-				return
+	for _, mode := range []fs.FileMode{0o600, 0o660, 0o666, 0o777} {
+		want := fs.ModeSocket | mode
+		path := filepath.Join(socketDir(t), "w.sock")
+		stop := make(chan struct{})
+		var looking sync.WaitGroup
+		looking.Go(func() {
+			for {
+				if fi, err := os.Lstat(path); err == nil && fi.Mode() != want {
+					t.Errorf("got mode %v, want %v", fi.Mode(), want)
+					return
+				}
+				select {
+				case <-stop:
+					return
+				default:
+				}
 			}
-			select {
-			case <-stop:
-				return
-			default:
+		})
+		for range 100 {
+			ln, err := listenUnix(t.Context(), path, mode)
+			if err != nil {
+				t.Fatal(err)
 			}
+			if fi, err := os.Lstat(path); err != nil || fi.Mode() != want {
+				t.Fatalf("got %v and %v, want mode %v", fi, err, want)
+			}
+			ln.Close()
 		}
-	})
-	for range 200 {
-		ln, err := listenUnix(t.Context(), path, 0o600)
-		if err != nil {
-			t.Fatal(err)
+		close(stop)
+		looking.Wait()
+		if got := syscall.Umask(umask); got != umask {
+			t.Errorf("got umask %#o afterwards, want %#o", got, umask)
 		}
-		if fi, err := os.Lstat(path); err != nil || fi.Mode() != want {
-			t.Fatalf("got %v and %v, want mode %v", fi, err, want)
-		}
-		ln.Close()
 	}
-	close(stop)
-	looking.Wait()
-	if got := syscall.Umask(umask); got != umask {
-		t.Errorf("got umask %#o afterwards, want %#o", got, umask)
+}
+
+// TestMode starts the program with a mode for its socket, and without.
+func TestMode(t *testing.T) {
+	for _, tt := range []struct {
+		args []string
+		want fs.FileMode
+	}{
+		{nil, 0o600},
+		{[]string{"-mode", "660"}, 0o660},
+		{[]string{"-mode", "0666"}, 0o666},
+	} {
+		sock := filepath.Join(socketDir(t), "w.sock")
+		start(t, append(tt.args, "-unix", sock, "no-such-file")...)
+		if fi, err := os.Lstat(sock); err != nil || fi.Mode().Perm() != tt.want {
+			t.Errorf("%q: got %v and %v, want the mode %v", tt.args, fi, err, tt.want)
+		}
 	}
 }
 
@@ -502,6 +525,75 @@ func TestOpenFIFO(t *testing.T) {
 	case <-opened:
 	case <-time.After(longEnough):
 		t.Error("the open blocks")
+	}
+}
+
+// TestFIFOInDoubt has a FIFO take the name of a file whose content is to be
+// compared, and somebody have it open who never writes. The poller goes on.
+func TestFIFOInDoubt(t *testing.T) {
+	t.Parallel()
+	dir := t.TempDir()
+	writeFiles(t, dir, "a", "b")
+	if err := mkfifo(dir + "/fifo"); err != nil {
+		t.Fatal(err)
+	}
+	writer, err := os.OpenFile(dir+"/fifo", os.O_RDWR, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer writer.Close()
+	c := configure(t, "-interval", "1ms", "-content", dir+"/a", dir+"/b")
+	var swapped atomic.Bool
+	open := c.open
+	c.open = func(name string) (*os.File, error) {
+		if name == dir+"/a" && swapped.Load() {
+			os.Rename(dir+"/fifo", dir+"/a")
+		}
+		return open(name)
+	}
+	ctx, cancel := context.WithCancel(t.Context())
+	ln, logged, stopped := launch(ctx, c)
+	defer func() {
+		cancel()
+		<-stopped
+	}()
+	logged.wait(t, "listening on")
+	j := &peer{Conn: ln.dial("j").down, t: t}
+	j.lines = bufio.NewReader(j.Conn)
+	j.hears("watching", dir+"/a")
+	j.hears("watching", dir+"/b")
+	swapped.Store(true)
+	j.hears("changed", dir+"/a")
+	replace(t, dir+"/b", "new")
+	j.hears("changed", dir+"/b")
+}
+
+// TestWorkingDirectory replaces the directory in which the server was started. A
+// relative target is what it was then, and shown as typed.
+func TestWorkingDirectory(t *testing.T) {
+	t.Parallel()
+	for _, target := range []string{"f", "./f", "."} {
+		t.Run(target, func(t *testing.T) {
+			t.Parallel()
+			dir := filepath.Join(t.TempDir(), "cwd")
+			writeFiles(t, dir, "f", "g")
+			_, log := spawn(t, `cd `+dir+` || exit; exec "$0" "$@"`, "-tcp", "127.0.0.1:0", target)
+			a := dialPeer(t, "tcp", strings.TrimPrefix(log.wait(t, "listening on"), "net-watcher: listening on "))
+			shown, file := target, target
+			if target == "." {
+				shown, file = "./", "./f"
+			}
+			a.hears("watching", shown)
+			if err := errors.Join(os.RemoveAll(dir), os.Mkdir(dir, 0o777), os.WriteFile(dir+"/f", []byte("b"), 0o666)); err != nil {
+				t.Fatal(err)
+			}
+			for {
+				line := a.line()
+				if verb, rest, _ := strings.Cut(line, " "); verb != "removed" && strings.HasSuffix(rest, " "+file) {
+					break // it may have been removed before, as a poll takes less time than that
+				}
+			}
+		})
 	}
 }
 

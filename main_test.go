@@ -236,13 +236,33 @@ func TestRun(t *testing.T) {
 		{"no value", []string{"-unix"}, 2, "", "flag needs an argument: -unix\n"},
 		{"bad switch", []string{"-json=maybe", "a.txt"}, 2, "", `invalid boolean value "maybe" for -json: parse error` + "\n"},
 		{"bad interval", []string{"-interval", "soon", "a.txt"}, 2, "", `invalid value "soon" for flag -interval: `},
-		{"interval without unit", []string{"-interval", "5", "a.txt"}, 2, "", `invalid value "5" for flag -interval: `},
+		{"interval without unit", []string{"-interval", "250", "a.txt"}, 2, "", `invalid value "250" for flag -interval: a duration is a number with a unit, like 250ms or 2s` + "\n"},
 		{"interval too short", []string{"-interval", "999us", "a.txt"}, 2, "", "-interval 999µs is less than 1ms\n"},
 		{"no interval", []string{"-interval", "0", "a.txt"}, 2, "", "-interval 0s is less than 1ms\n"},
 		{"negative interval", []string{"-interval", "-1s", "a.txt"}, 2, "", "-interval -1s is less than 1ms\n"},
 		{"bad settle", []string{"-settle", "x", "a.txt"}, 2, "", `invalid value "x" for flag -settle: `},
 		{"negative settle", []string{"-settle", "-1ns", "a.txt"}, 2, "", "-settle -1ns is negative\n"},
 		{"bad pattern", []string{"-exclude", "*.o", "-exclude", "a[", "a.txt"}, 2, "", `invalid value "a[" for flag -exclude: syntax error in pattern` + "\n"},
+		{"empty pattern", []string{"-exclude", "", "a.txt"}, 2, "", `invalid value "" for flag -exclude: it matches nothing` + "\n"},
+		{"slash as pattern", []string{"-exclude", "/", "a.txt"}, 2, "", `invalid value "/" for flag -exclude: it matches nothing` + "\n"},
+		{"slashes as pattern", []string{"-exclude", "//", "a.txt"}, 2, "", `invalid value "//" for flag -exclude: `},
+		{"empty element in a pattern", []string{"-exclude", "a//b", "a.txt"}, 2, "", `invalid value "a//b" for flag -exclude: no name is empty, as between two slashes` + "\n"},
+		{"empty element at the end", []string{"-exclude", "a//", "a.txt"}, 2, "", `invalid value "a//" for flag -exclude: no name is empty, as between two slashes` + "\n"},
+		{"empty element at the start", []string{"-exclude", "//a", "a.txt"}, 2, "", `invalid value "//a" for flag -exclude: no name is empty, as between two slashes` + "\n"},
+		{"dot in front", []string{"-exclude", "./build", "a.txt"}, 2, "", `invalid value "./build" for flag -exclude: no path below a target has . in it; `},
+		{"dot as pattern", []string{"-exclude", ".", "a.txt"}, 2, "", `invalid value "." for flag -exclude: no path below a target has . in it; `},
+		{"dots in a pattern", []string{"-exclude", "a/../b", "a.txt"}, 2, "", `invalid value "a/../b" for flag -exclude: no path below a target has .. in it; `},
+		{"two stars", []string{"-exclude", "**/node_modules/**", "a.txt"}, 2, "", `invalid value "**/node_modules/**" for flag -exclude: ** is not known; `},
+		{"negated pattern", []string{"-exclude", "!keep", "a.txt"}, 2, "", `invalid value "!keep" for flag -exclude: a pattern cannot take back what another one excludes` + "\n"},
+		{"bad pattern with a slash", []string{"-exclude", "a/[b", "a.txt"}, 2, "", `invalid value "a/[b" for flag -exclude: syntax error in pattern` + "\n"},
+		{"mode without unix", []string{"-mode", "660", "a.txt"}, 2, "", "-mode is for the socket of -unix, which is missing\n"},
+		{"mode in words", []string{"-unix", "w.sock", "-mode", "u+rw", "a.txt"}, 2, "", `invalid value "u+rw" for flag -mode: a mode has three or four octal digits`},
+		{"mode of 2 digits", []string{"-unix", "w.sock", "-mode", "60", "a.txt"}, 2, "", `invalid value "60" for flag -mode: `},
+		{"mode of 5 digits", []string{"-unix", "w.sock", "-mode", "00660", "a.txt"}, 2, "", `invalid value "00660" for flag -mode: `},
+		{"mode not octal", []string{"-unix", "w.sock", "-mode", "680", "a.txt"}, 2, "", `invalid value "680" for flag -mode: `},
+		{"mode too large", []string{"-unix", "w.sock", "-mode", "1777", "a.txt"}, 2, "", `invalid value "1777" for flag -mode: `},
+		{"mode without reading", []string{"-unix", "w.sock", "-mode", "0260", "a.txt"}, 2, "", `invalid value "0260" for flag -mode: `},
+		{"mode without writing", []string{"-unix", "w.sock", "-mode", "0460", "a.txt"}, 2, "", `invalid value "0460" for flag -mode: `},
 		{"max 0", []string{"-max", "0", "a.txt"}, 2, "", "-max 0 is less than 1\n"},
 		{"negative max", []string{"-max", "-3", "a.txt"}, 2, "", "-max -3 is less than 1\n"},
 		{"bad max", []string{"-max", "many", "a.txt"}, 2, "", `invalid value "many" for flag -max: `},
@@ -283,6 +303,23 @@ func TestRun(t *testing.T) {
 				t.Errorf("got stderr %q, with an escape", &stderr)
 			}
 		})
+	}
+}
+
+// TestTargets checks which targets are one.
+func TestTargets(t *testing.T) {
+	t.Parallel()
+	for _, tt := range []struct{ args, want []string }{
+		{[]string{"a", "b", "a"}, []string{"a", "b"}},
+		{[]string{"d", "d/"}, []string{"d"}},
+		{[]string{"d//", "d", "d/"}, []string{"d//"}},
+		{[]string{"/", "//"}, []string{"/"}},
+		{[]string{"a", "./a"}, []string{"a", "./a"}},
+		{[]string{"/a", "a"}, []string{"/a", "a"}},
+	} {
+		if got := configure(t, tt.args...).targets; !slices.Equal(got, tt.want) {
+			t.Errorf("got %q of %q, want %q", got, tt.args, tt.want)
+		}
 	}
 }
 
@@ -874,6 +911,147 @@ func TestLimit(t *testing.T) {
 	}
 	if lines, _ := l.all(fast); strings.Count(lines, "\n") != 500 {
 		t.Errorf("%d lines, want 500", strings.Count(lines, "\n"))
+	}
+}
+
+// TestGreetingsShared has 500 subscribers join, and half-close: they share the bytes of the greeting, which
+// for each alone were 110 MB with 2,000 targets.
+func TestGreetingsShared(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		l := newJournalTest(t)
+		conn, _ := net.Pipe()
+		greeted := map[*byte]bool{}
+		var subs []*subscriber
+		for range 500 {
+			s := l.journal.join(conn, conn.RemoteAddr())
+			lines, _ := l.next(s)
+			greeted[&lines[0]] = true
+			subs = append(subs, s)
+		}
+		for _, s := range subs {
+			l.greetAgain(s)
+			lines, _ := l.next(s)
+			greeted[&lines[0]] = true
+		}
+		if len(greeted) != 1 {
+			t.Errorf("the greeting was encoded %d times, want once", len(greeted))
+		}
+
+		// After a change it says what is true then.
+		l.append([]change{{path: "x", root: true, created: true, stamp: stamp{kind: file}}})
+		late := l.journal.join(conn, conn.RemoteAddr())
+		if lines, _ := l.next(late); !strings.HasPrefix(string(lines), "watching ") {
+			t.Errorf("got the greeting %q, want that x is there", lines)
+		}
+	})
+}
+
+// TestGreetAgain has a subscriber half-close when there is something to send. That serves as well to learn
+// whether it is there, so it is not greeted.
+func TestGreetAgain(t *testing.T) {
+	for _, tt := range []struct {
+		name string
+		do   func(journalTest, *subscriber)
+	}{
+		{"change before", func(l journalTest, s *subscriber) { l.say("changed", 0, 1); l.greetAgain(s) }},
+		{"change after", func(l journalTest, s *subscriber) { l.greetAgain(s); l.say("changed", 0, 1) }},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			l := newJournalTest(t)
+			s := l.join()
+			tt.do(l, s)
+			lines, _ := l.next(s)
+			if more, _ := l.next(s); !strings.HasPrefix(string(lines), "changed ") || more != nil {
+				t.Errorf("got %q and then %q, want the change and nothing", lines, more)
+			}
+		})
+	}
+}
+
+// TestOneRecord has one path change until its records are compacted away, while a subscriber does not read.
+// It is told of that path once.
+func TestOneRecord(t *testing.T) {
+	l := newJournalTest(t)
+	slow := l.join()
+	l.say("changed", 1, 1)
+	for range 5000 {
+		l.say("changed", 0, 1)
+	}
+	l.say("changed", 1, 1)
+	if lines, _ := l.all(slow); strings.Count(lines, "\n") != 2 {
+		t.Errorf("got %d lines of two paths:\n%s", strings.Count(lines, "\n"), lines)
+	}
+}
+
+// TestList reads a list of many pieces, while paths change that are in the pieces read, and in those to come.
+func TestList(t *testing.T) {
+	l := journalTest{newJournal([]string{"x"}, format{}, true, log.New(t.Output(), "", 0))}
+	l.append([]change{{path: "x/", root: true, created: true, stamp: stamp{kind: directory}}})
+	l.say("created", 0, 10_000)
+	l.open()
+	conn, _ := net.Pipe()
+	fast := l.journal.join(conn, conn.RemoteAddr())
+	l.all(fast)
+	l.next(fast) // the greeting
+	s := l.journal.join(conn, conn.RemoteAddr())
+	first, _ := l.next(s)
+	l.say("changed", 0, 1)
+	l.say("changed", 9_999, 1)
+	l.say("removed", 1, 1)
+	l.say("removed", 9_998, 1)
+	l.say("removed", 10_000, 1) // which was never there
+	l.say("created", 10_001, 1)
+	rest, pieces := l.all(s)
+	greeting, _ := l.next(s)
+	if pieces < 2 || len(first) > maxSpan+100 || !strings.HasPrefix(string(greeting), "watching ") {
+		t.Errorf("got %d pieces, the first of %d bytes, and then %.50q; want several, of about %d, and the greeting", pieces, len(first), greeting, maxSpan)
+	}
+	told := map[string]bool{}
+	for line := range strings.Lines(string(first) + rest) {
+		var verb, at, path string
+		fmt.Sscan(line, &verb, &at, &path)
+		switch {
+		case len(told) == 0 && path != "x/":
+			t.Errorf("got %q first, want the directory", line)
+		case verb == "removed":
+			delete(told, path)
+		case verb == "changed" && !told[path]:
+			t.Errorf("got %q of what had not been told", line)
+		default:
+			told[path] = true
+		}
+	}
+	if len(told) != 1+10_000-2+1 || told["x/000001"] || told["x/009998"] || !told["x/010001"] {
+		t.Errorf("told of %d paths, want what is there: 10,000", len(told))
+	}
+	if lines, _ := l.all(fast); strings.Count(lines, "\n") != 6 {
+		t.Errorf("whoever had the list got %q, want what has changed since", lines)
+	}
+	last := l.journal.join(conn, conn.RemoteAddr())
+	if lines, _ := l.all(last); strings.Count(lines, "created ") != len(told) || strings.Contains(lines, "removed") {
+		t.Errorf("who joins last got %d lines, want %d, and none of what is gone", strings.Count(lines, "\n"), len(told))
+	}
+}
+
+// TestListLimit leaves a long list unread. Nobody is disconnected for that, as what is there does not count.
+func TestListLimit(t *testing.T) {
+	l := journalTest{newJournal([]string{"x"}, format{}, true, log.New(t.Output(), "", 0))}
+	l.limit = 100
+	l.say("created", 0, 1000)
+	l.open()
+	conn, _ := net.Pipe()
+	s := l.journal.join(conn, conn.RemoteAddr())
+	for i := range 10 {
+		l.say("changed", i*100, 100)
+	}
+	l.say("created", 1000, 1000)
+	if !l.subs[s] {
+		t.Error("disconnected for what is there")
+	}
+	l.say("removed", 0, 1000)
+	l.say("changed", 1999, 1)
+	if l.subs[s] {
+		t.Error("connected, though it has left more removals unread than are kept")
 	}
 }
 

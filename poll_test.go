@@ -7,7 +7,9 @@ import (
 	"errors"
 	"flag"
 	"fmt"
+	"hash/maphash"
 	"io"
+	"io/fs"
 	"log"
 	"maps"
 	"math/rand/v2"
@@ -1428,6 +1430,191 @@ func TestOtherNumber(t *testing.T) {
 	})
 }
 
+// TestForgotten removes a tree within an interval, and makes a file of a directory with files. Once that is
+// told, nobody looks at what was there.
+func TestForgotten(t *testing.T) {
+	for _, tt := range []struct {
+		name, target, want string
+		change             func(dir string) error
+	}{
+		{"removed", "tree", "removed tree/d/1\nremoved tree/d/0\nremoved tree/d/\nremoved tree/\n",
+			func(dir string) error { return os.RemoveAll(dir + "/tree") }},
+		{"removed below", "tree", "removed tree/d/1\nremoved tree/d/0\nremoved tree/d/\n",
+			func(dir string) error { return os.RemoveAll(dir + "/tree/d") }},
+		{"now a file", "tree", "removed tree/d/1\nremoved tree/d/0\nremoved tree/d/\nremoved tree/\ncreated tree\n",
+			func(dir string) error {
+				return errors.Join(os.RemoveAll(dir+"/tree"), os.WriteFile(dir+"/tree", nil, 0o666))
+			}},
+		{"now a file below", "tree", "removed tree/d/1\nremoved tree/d/0\nremoved tree/d/\ncreated tree/d\n",
+			func(dir string) error {
+				return errors.Join(os.RemoveAll(dir+"/tree/d"), os.WriteFile(dir+"/tree/d", nil, 0o666))
+			}},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			dir := t.TempDir()
+			writeFiles(t, dir, "tree/d/0", "tree/d/1")
+			synctest.Test(t, func(t *testing.T) {
+				c := configure(t, dir+"/tree")
+				var looks atomic.Int64
+				c.lstat = func(name string) (os.FileInfo, error) {
+					if strings.HasPrefix(name, dir+"/tree/d/") {
+						looks.Add(1)
+					}
+					return os.Lstat(name)
+				}
+				ln, _ := begin(t, c)
+				j := ln.dial("j")
+				j.drain()
+				if err := tt.change(dir); err != nil {
+					t.Fatal(err)
+				}
+				time.Sleep(time.Second)
+				if got := strings.ReplaceAll(verbs(j.drain()), dir+"/", ""); got != tt.want {
+					t.Errorf("sent %q, want %q", got, tt.want)
+				}
+				looks.Store(0)
+				time.Sleep(time.Minute)
+				if n := looks.Load(); n > 0 {
+					t.Errorf("%d looks at what is gone, want none", n)
+				}
+			})
+		})
+	}
+}
+
+// TestHang has calls hang when the server has long begun. The log says so once, and once when that is over.
+func TestHang(t *testing.T) {
+	dir := t.TempDir()
+	writeFiles(t, dir, "tree/a")
+	synctest.Test(t, func(t *testing.T) {
+		c := configure(t, dir+"/tree")
+		var hung atomic.Bool
+		release := make(chan struct{})
+		c.lstat = func(name string) (os.FileInfo, error) {
+			if hung.Load() {
+				<-release
+			}
+			return os.Lstat(name)
+		}
+		_, logged := begin(t, c)
+		time.Sleep(time.Minute)
+		before := logged.String()
+		said := func(want string) {
+			t.Helper()
+			if got := strings.TrimPrefix(logged.String(), before); got != want {
+				t.Errorf("logged %q, want %q", got, want)
+			}
+		}
+		hung.Store(true)
+		time.Sleep(patience / 2)
+		said("")
+		time.Sleep(time.Hour)
+		said(dir + "/tree/: no answer; keeping its last state\n")
+		hung.Store(false)
+		close(release)
+		time.Sleep(time.Hour)
+		said(dir + "/tree/: no answer; keeping its last state\n" + dir + "/tree/: answers again\n")
+	})
+}
+
+// TestLongPoll has polls that take minutes, but get answers: no log speaks of that.
+func TestLongPoll(t *testing.T) {
+	dir := t.TempDir()
+	for i := range 300 {
+		writeFiles(t, dir, fmt.Sprintf("tree/%d", i))
+	}
+	synctest.Test(t, func(t *testing.T) {
+		c := configure(t, dir+"/tree")
+		var slow atomic.Bool
+		c.lstat = func(name string) (os.FileInfo, error) {
+			if slow.Load() {
+				time.Sleep(patience * 3 / 4)
+			}
+			return os.Lstat(name)
+		}
+		_, logged := begin(t, c)
+		time.Sleep(time.Minute)
+		before := logged.String()
+		slow.Store(true)
+		time.Sleep(time.Hour)
+		if got := strings.TrimPrefix(logged.String(), before); got != "" {
+			t.Errorf("logged %q, want nothing", got)
+		}
+	})
+}
+
+// TestAbsent tells absence from errors that say nothing of it.
+func TestAbsent(t *testing.T) {
+	t.Parallel()
+	for _, tt := range []struct {
+		err  error
+		want bool
+	}{
+		{nil, false},
+		{fs.ErrNotExist, true},
+		{&os.PathError{Op: "stat", Path: "a", Err: syscall.ENOENT}, true},
+		{&os.PathError{Op: "stat", Path: "a", Err: syscall.ENOTDIR}, true}, // a parent is a file
+		{&os.PathError{Op: "stat", Path: "a", Err: syscall.EACCES}, false},
+		{&os.PathError{Op: "stat", Path: "a", Err: syscall.EIO}, false},
+		{&os.PathError{Op: "stat", Path: "a", Err: syscall.ELOOP}, false},
+		{&os.PathError{Op: "stat", Path: "a", Err: errors.Join(syscall.Errno(53), fs.ErrNotExist)}, false}, // ERROR_BAD_NETPATH
+		{fs.ErrPermission, false},
+	} {
+		if got := absent(tt.err); got != tt.want {
+			t.Errorf("got %v of %v, want %v", got, tt.err, tt.want)
+		}
+	}
+}
+
+// hashed lets the poller of a file of its own read the content, which change alters when it is opened. It
+// returns what came of that, and how often the poller noted an answer.
+func hashed(t *testing.T, size int64, change func(path string) error) (answers uint64, err error) {
+	path := filepath.Join(t.TempDir(), "a")
+	if err := errors.Join(os.WriteFile(path, nil, 0o666), os.Truncate(path, size)); err != nil {
+		t.Fatal(err)
+	}
+	c := configure(t, path).pollConfig
+	open := c.open
+	c.open = func(name string) (*os.File, error) {
+		if err := change(path); err != nil {
+			t.Error(err)
+		}
+		return open(name)
+	}
+	p := quietPoller(c, path)
+	fi, err := os.Stat(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	e := &entry{path: path}
+	e.stamp, _ = p.fields.stamp(fi)
+	_, err = p.hash(e)
+	return p.answers.Load(), err
+}
+
+// TestHashProgress reads a large file: each part is an answer, or a server would start without a file whose
+// content comes slowly.
+func TestHashProgress(t *testing.T) {
+	t.Parallel()
+	answers, err := hashed(t, maxHashed, func(string) error { return nil })
+	if answers < 10 || err != nil {
+		t.Errorf("got %d answers and %v, want 10 or more", answers, err)
+	}
+}
+
+// TestHashLimit has a file grow to a gigabyte when it is opened. No more of it is read than of any other.
+func TestHashLimit(t *testing.T) {
+	t.Parallel()
+	most, err := hashed(t, maxHashed, func(string) error { return nil })
+	if err != nil {
+		t.Fatal(err)
+	}
+	answers, err := hashed(t, maxHashed, func(path string) error { return os.Truncate(path, 1<<30) })
+	if answers > most || err != errMoved {
+		t.Errorf("got %v after %d reads, want %v after at most %d", err, answers, errMoved, most)
+	}
+}
+
 // BenchmarkPoll measures a poll that finds nothing changed beside its limit,
 // which is os.Lstat of the same names.
 func BenchmarkPoll(b *testing.B) {
@@ -1477,9 +1664,11 @@ func memory() uint64 {
 
 // quietPoller returns a poller of a tree that reports to nobody.
 func quietPoller(c pollConfig, dir string) *poller {
+	logger := log.New(io.Discard, "", 0)
 	g := &polling{
-		pollConfig: c, targets: []string{dir}, logger: log.New(io.Discard, "", 0), report: func([]change) {},
-		fields: findStatFields(), firsts: make(chan firstLine, 1), mounts: mounts{open: c.open, lstat: c.lstat},
+		pollConfig: c, targets: []string{dir}, logger: logger, report: func([]change) {},
+		seed: maphash.MakeSeed(), fields: findStatFields(), firsts: make(chan firstLine, 1),
+		mounts: mounts{open: c.open, lstat: c.lstat, logger: logger, lost: map[string]bool{}},
 	}
 	return &poller{polling: g, roots: []*entry{{path: dir, place: &place{}}}, tree: true, failed: map[*entry]error{}}
 }
