@@ -795,11 +795,13 @@ func (d *disk) refresh(name string) {
 	}
 }
 
-// drop forgets all that was asked.
-func (d *disk) drop() {
-	d.release()
-	clear(d.names)
-	clear(d.nodes)
+// age has the cache forget all that was asked, as it does in time.
+func (s *script) age() {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.disk.release()
+	clear(s.disk.names)
+	clear(s.disk.nodes)
 }
 
 func (d *disk) release() {
@@ -925,9 +927,12 @@ type world struct {
 	rand      *rand.Rand
 	began     time.Time
 	did       []string // for when it fails
+	list      bool     // the server runs with -list
 	fast      *listener
 	slow      *listener
 	suspended *listener
+	others    []*listener // who join and leave at random
+	joined    int
 	states    map[string]string    // of all files that ever were, when they were last there
 	changed   map[string]time.Time // when they came to be that
 }
@@ -949,10 +954,17 @@ func newWorld(t *testing.T, seed uint64, dir string) *world {
 	w := &world{script: s, rand: rand.New(rand.NewPCG(seed, 0)), began: time.Now(), states: map[string]string{}, changed: map[string]time.Time{}}
 	s.grain = pick(w, 1, 10*time.Millisecond, time.Second, 2*time.Second)
 	w.must(s.mkdir([]string{"src"}))
-	w.must(s.do("watch -interval 7ms " + pick(w, "", "", "-settle 30ms ", "-content ") + "src"))
-	w.fast = w.join("fast", map[string]time.Time{"src/": {}})
-	w.slow = w.join("slow", w.fast.known)
-	w.suspended = w.join("suspended", w.fast.known)
+	flags := pick(w, "", "", "-settle 30ms ", "-content ", "-open ")
+	if w.list = pick(w, true, false); w.list {
+		flags += "-list "
+	}
+	if pick(w, true, false) { // what was looked up then is what is there until something is opened
+		w.must(errors.Join(s.do("mount . nfs"), s.do("cache")))
+	}
+	w.must(s.do("watch -interval 7ms " + flags + "src"))
+	known := map[string]time.Time{"src/": {}}
+	w.fast, w.slow, w.suspended = w.join("fast", known), w.join("slow", known), w.join("suspended", known)
+	w.must(w.fast.hear())
 	return w
 }
 
@@ -966,12 +978,16 @@ func (w *world) must(err error) {
 	}
 }
 
-// join adds a listener who knows what another one does.
+// join adds a listener who knows what is known to another one or, if there is a list, nothing yet.
 func (w *world) join(name string, known map[string]time.Time) *listener {
-	w.must(w.script.join([]string{name}))
-	c, err := w.find(name)
-	w.must(err)
-	return &listener{client: c, strict: name == "fast", known: maps.Clone(known)}
+	if w.list {
+		known = nil
+	}
+	l := &listener{client: w.ln.dial(name), strict: name == "fast", known: map[string]time.Time{}}
+	maps.Copy(l.known, known)
+	w.clients = append(w.clients, l.client)
+	synctest.Wait()
+	return l
 }
 
 // live lets n things happen, and then checks what the listeners know.
@@ -990,14 +1006,46 @@ func (w *world) live(n int) {
 			w.must(w.leave([]string{"slow"}))
 			w.slow = w.join("slow", w.fast.known)
 		}
+		w.comeAndGo()
 	}
 	w.must(w.heal(nil))
+	w.age()
 	w.pass(4 * time.Second)
-	for _, l := range []*listener{w.fast, w.slow, w.suspended} {
+	for _, l := range append(w.others, w.fast, w.slow, w.suspended) {
 		w.must(l.hear())
 		w.must(w.compare(l))
 	}
 	w.must(w.quit(nil))
+}
+
+// comeAndGo lets a listener join, read or leave. Who reads the list at once knows all that is known by then.
+func (w *world) comeAndGo() {
+	n := len(w.others)
+	switch pick(w, "join", "read", "leave", "nothing", "nothing") {
+	case "join":
+		if n == 5 {
+			return
+		}
+		w.joined++
+		l := w.join(fmt.Sprint("other", w.joined), w.fast.known)
+		w.others = append(w.others, l)
+		if pick(w, true, false) {
+			w.must(l.hear())
+			if !slices.Equal(slices.Sorted(maps.Keys(l.known)), slices.Sorted(maps.Keys(w.fast.known))) {
+				w.must(fmt.Errorf("%s joined and knows %v, want %v", l.name, l.known, w.fast.known))
+			}
+		}
+	case "read":
+		if n > 0 {
+			w.must(pick(w, w.others...).hear())
+		}
+	case "leave":
+		if n > 0 {
+			l := w.others[w.rand.IntN(n)]
+			w.must(w.leave([]string{l.name}))
+			w.others = slices.DeleteFunc(w.others, func(other *listener) bool { return other == l })
+		}
+	}
 }
 
 // pass lets time go by, in which at least one poll looks at what has happened.
@@ -1020,7 +1068,11 @@ func (w *world) operate() {
 	a, b, n := w.anyPath(), w.anyPath(), strconv.Itoa(1000+len(w.did))
 	op := pick(w, "write "+a+" "+n, "write "+a+" "+n+n, "write "+b+" "+n, "append "+a+" "+n, "touch "+a+" -"+n+"h",
 		"mv "+a+" "+b, "mv "+b+" "+a, "mkdir "+a, "mkdir "+b, "rm "+a, "symlink "+filepath.Base(b)+" "+a, "ln "+a+" "+b,
-		"chmod 755 "+a, "fail "+a+" EIO", "heal", "heal")
+		"chmod 755 "+a, "fail "+a+" EIO", "heal", "heal", "renumber "+a, "age")
+	if op == "age" {
+		w.age()
+		return
+	}
 	if err := w.do(op); err == nil && op != "heal" {
 		w.did = append(w.did, fmt.Sprint(time.Since(w.began), " ", op))
 	}
