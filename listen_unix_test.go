@@ -597,6 +597,220 @@ func TestWorkingDirectory(t *testing.T) {
 	}
 }
 
+// mounted runs a command that mounts a file system at dir, unmounts it when the test ends, and returns a
+// function that mounts it anew. The test is skipped for want of a command or a right.
+func mounted(t *testing.T, dir string, command ...string) (again func()) {
+	t.Helper()
+	needs(t, command[0])
+	mount := func() error {
+		out, err := exec.Command(command[0], command[1:]...).CombinedOutput()
+		if err != nil {
+			return fmt.Errorf("%q: %w: %s", command, err, out)
+		}
+		return nil
+	}
+	if err := mount(); err != nil {
+		t.Skip(err)
+	}
+	t.Cleanup(func() { unmount(dir) })
+	return func() {
+		t.Helper()
+		if err := errors.Join(unmount(dir), mount()); err != nil {
+			t.Fatal(err)
+		}
+	}
+}
+
+// unmount detaches what is mounted at dir, though it may be in use at this moment.
+func unmount(dir string) error {
+	out, err := exec.Command("umount", "-l", dir).CombinedOutput()
+	if err != nil {
+		return fmt.Errorf("umount %s: %w: %s", dir, err, out)
+	}
+	return nil
+}
+
+// fuseMount mounts back at dir with sshfs or mergerfs. The server of sshfs is a program here, so that nothing
+// listens.
+func fuseMount(t *testing.T, kind, back, dir string) (again func()) {
+	t.Helper()
+	needs(t, "umount")
+	if f, err := os.OpenFile("/dev/fuse", os.O_RDWR, 0); err != nil {
+		t.Skip(err)
+	} else {
+		f.Close()
+	}
+	if kind == "mergerfs" {
+		return mounted(t, dir, "mergerfs", back, dir)
+	}
+	var servers []string
+	for _, name := range []string{"/usr/lib/openssh", "/usr/lib/ssh", "/usr/libexec/openssh", "/usr/libexec"} {
+		if _, err := os.Stat(name + "/sftp-server"); err == nil {
+			servers = append(servers, name+"/sftp-server")
+		}
+	}
+	if len(servers) == 0 {
+		t.Skip("no sftp-server")
+	}
+	script := filepath.Join(t.TempDir(), "ssh")
+	if err := os.WriteFile(script, []byte("#!/bin/sh\nexec "+servers[0]+"\n"), 0o777); err != nil {
+		t.Fatal(err)
+	}
+	return mounted(t, dir, "sshfs", "-o", "ssh_command="+script, "host:"+back, dir)
+}
+
+// hearsNothing waits for some polls and checks that nothing is sent meanwhile. The verdict does not depend on
+// when: a file beside the targets tells that polls have passed.
+func (p *peer) hearsNothing(t *testing.T, beside string) {
+	t.Helper()
+	for range 3 {
+		replace(t, beside, fmt.Sprint(time.Now()))
+		p.hears("changed", beside)
+	}
+}
+
+// TestFUSE drops the caches of the kernel three times, and mounts anew, which gives files of sshfs and
+// mergerfs other inode numbers. Nothing is told of that, and a change after it is.
+func TestFUSE(t *testing.T) {
+	for _, kind := range []string{"sshfs", "mergerfs"} {
+		t.Run(kind, func(t *testing.T) {
+			back, dir, beside := t.TempDir(), t.TempDir(), filepath.Join(t.TempDir(), "beside")
+			for i := range 30 {
+				writeFiles(t, back, fmt.Sprintf("tree/%d", i), fmt.Sprintf("tree/d/%d", i))
+			}
+			writeFiles(t, back, "file")
+			writeFiles(t, filepath.Dir(beside), "beside")
+			again := fuseMount(t, kind, back, dir)
+			if err := os.WriteFile("/proc/sys/vm/drop_caches", []byte("2"), 0); err != nil {
+				t.Skip(err)
+			}
+			p := start(t, "-interval", "50ms", dir+"/tree", dir+"/file", beside)
+			a := p.subscribe()
+			a.hears("watching", dir+"/tree/")
+			a.hears("watching", dir+"/file")
+			a.hears("watching", beside)
+			for range 3 {
+				if err := os.WriteFile("/proc/sys/vm/drop_caches", []byte("2"), 0); err != nil {
+					t.Fatal(err)
+				}
+				a.hearsNothing(t, beside)
+			}
+			again()
+			a.hearsNothing(t, beside)
+			writeFiles(t, dir, "tree/d/new") // behind the mount it would be in a cache of sshfs for 20 s
+			a.hears("created", dir+"/tree/d/new")
+			replace(t, back+"/file", "more")
+			a.hears("changed", dir+"/file")
+		})
+	}
+}
+
+// TestSSHFS has another machine append to a named file on sshfs, which answers a stat from its cache for 20 s.
+func TestSSHFS(t *testing.T) {
+	back, dir := t.TempDir(), t.TempDir()
+	writeFiles(t, back, "a")
+	fuseMount(t, "sshfs", back, dir)
+	p := start(t, "-interval", "50ms", dir+"/a")
+	t.Parallel()
+	a := p.subscribe()
+	a.hears("watching", dir+"/a")
+	for i := range 5 {
+		f, err := os.OpenFile(back+"/a", os.O_WRONLY|os.O_APPEND, 0)
+		if err != nil {
+			t.Fatal(err)
+		}
+		before := time.Now()
+		if _, err := f.WriteString("more"); err != nil {
+			t.Fatal(err)
+		}
+		f.Close()
+		a.hears("changed", dir+"/a")
+		t.Logf("append %d was told after %v", i, time.Since(before)) // 5 s are asked for, and 20 given
+	}
+}
+
+// TestUnmounted takes a bind mount away from under a tree and a named file.
+func TestUnmounted(t *testing.T) {
+	back, dir, beside := t.TempDir(), t.TempDir(), filepath.Join(t.TempDir(), "beside")
+	writeFiles(t, back, "tree/a", "tree/d/b", "file")
+	writeFiles(t, filepath.Dir(beside), "beside")
+	mount := []string{"mount", "--bind", back, dir}
+	again := mounted(t, dir, mount...)
+	p := start(t, dir, dir+"/tree", dir+"/file", beside)
+	a := p.subscribe()
+	a.hears("watching", dir+"/")
+	a.hears("watching", dir+"/tree/")
+	a.hears("watching", dir+"/file")
+	a.hears("watching", beside)
+	if err := unmount(dir); err != nil {
+		t.Fatal(err)
+	}
+	p.waitLog("not mounted")
+	for range 10 {
+		a.hearsNothing(t, beside)
+	}
+	if out, err := exec.Command(mount[0], mount[1:]...).CombinedOutput(); err != nil {
+		t.Fatalf("%v: %s", err, out)
+	}
+	p.waitLog("mounted again")
+	a.hearsNothing(t, beside)
+	real, err := filepath.EvalSymlinks(dir)
+	if err != nil {
+		t.Fatal(err)
+	}
+	want := fmt.Sprintf("net-watcher: %[1]s/: not mounted; keeping its last state\nnet-watcher: %[1]s/: mounted again\n", real)
+	if _, got, _ := strings.Cut(p.log.String(), "(1 connected)\n"); got != want {
+		t.Errorf("logged\n%swant\n%s", got, want)
+	}
+
+	// Only what differs is told after another time, and after a quick one.
+	again()
+	a.hearsNothing(t, beside)
+	if err := os.Remove(back + "/file"); err != nil {
+		t.Fatal(err)
+	}
+	a.hears("removed", dir+"/file")
+	a.hears("removed", dir+"/file") // of the other target
+}
+
+// TestIdle traces what a server opens on a local disk while nothing changes.
+func TestIdle(t *testing.T) {
+	t.Parallel()
+	needs(t, "strace")
+	dir := t.TempDir()
+	writeFiles(t, dir, "tree/a", "tree/d/b", "file")
+	old := time.Unix(1e8, 1)
+	if err := errors.Join(os.Chtimes(dir+"/tree", old, old), os.Chtimes(dir+"/tree/d", old, old)); err != nil {
+		t.Fatal(err)
+	}
+	if out, err := exec.Command("strace", "-o", "/dev/null", "true").CombinedOutput(); err != nil {
+		t.Skipf("%v: %s", err, out)
+	}
+	trace := filepath.Join(t.TempDir(), "trace")
+	_, log := spawn(t, `exec strace -f -qq -e trace=openat,open,?newfstatat,?lstat,?stat,?statx -o `+trace+` "$0" "$@"`, "-tcp", "127.0.0.1:0", dir+"/tree", dir+"/file")
+	log.wait(t, "listening on")
+	polls := func() (n int, text string) {
+		data, err := os.ReadFile(trace)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return strings.Count(string(data), dir+`/file"`), string(data)
+	}
+	first, before := polls()
+	until(t, func() bool { n, _ := polls(); return n > first+200 }, "200 polls")
+	_, text := polls()
+	for line := range strings.Lines(text[len(before):]) {
+		_, call, _ := strings.Cut(line, " ")
+		call = strings.TrimSpace(call)
+		if strings.HasPrefix(call, "open") && !strings.Contains(call, dir+`/tree/"`) && !strings.Contains(call, dir+`/tree/d/"`) {
+			t.Errorf("got %s", line)
+		}
+	}
+	if n := strings.Count(text[len(before):], "open"); n > 200 {
+		t.Errorf("got %d opens in 200 polls", n)
+	}
+}
+
 // TestClients lets everyday clients subscribe, as people call them. Some shut
 // down their sending side, and then are greeted twice.
 func TestClients(t *testing.T) {
