@@ -112,17 +112,18 @@ func firstDifference(name, got, want string) string {
 // A script is a run of one: a server on files of its own, with clients.
 type script struct {
 	*testing.T
-	dir     string
-	files   *os.Root
-	grain   time.Duration // what mtimes are cut down to a multiple of
-	ln      *pipeListener
-	stop    context.CancelCauseFunc
-	stopped chan struct{}
-	clients []*client // in the order in which they joined
-	out     strings.Builder
-	log     *logText
-	shown   int   // bytes of the log that have been printed
-	touched int64 // the latest ctime that touch has made
+	dir       string
+	files     *os.Root
+	mountinfo string        // the name of the file that is read in place of /proc/self/mountinfo
+	grain     time.Duration // what mtimes are cut down to a multiple of
+	ln        *pipeListener
+	stop      context.CancelCauseFunc
+	stopped   chan struct{}
+	clients   []*client // in the order in which they joined
+	out       strings.Builder
+	log       *logText
+	shown     int   // bytes of the log that have been printed
+	touched   int64 // the latest ctime that touch has made
 
 	mu      sync.Mutex
 	failing map[string]error         // what looks at these paths meet
@@ -196,7 +197,10 @@ func runScript(t *testing.T, name, text, dir string) string {
 }
 
 func newScript(t *testing.T, dir string, files *os.Root) *script {
-	s := &script{T: t, dir: dir, files: files, grain: 1, failing: map[string]error{}, delays: map[string]time.Duration{}}
+	s := &script{T: t, dir: dir, files: files, grain: 1, mountinfo: dir + "-mountinfo", failing: map[string]error{}, delays: map[string]time.Duration{}}
+	if err := s.writeMountinfo(); err != nil {
+		t.Fatal(err)
+	}
 	s.disk.names, s.disk.nodes = map[string]*node{}, map[uint64]*node{}
 	t.Cleanup(s.disk.release)
 	return s
@@ -285,7 +289,7 @@ func (s *script) open(name string) (*os.File, error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if name == "/proc/self/mountinfo" {
-		return os.Open(s.mountinfo())
+		return os.Open(s.mountinfo)
 	}
 	s.disk.opened = append(s.disk.opened, s.relative(name))
 	if err := s.failing[s.failingAt(name)]; err != nil {
@@ -582,6 +586,9 @@ func (s *script) mount(args []string) error {
 	}
 	path, aside := s.dir+"/"+args[0], s.aside(args[0])
 	s.disk.mounts = append(s.disk.mounts, mountPoint{args[0], args[1], len(s.disk.mounts) + 1})
+	if err := s.writeMountinfo(); err != nil {
+		return err
+	}
 	if _, err := os.Stat(aside); err != nil {
 		return nil // it was not mounted before
 	}
@@ -596,6 +603,9 @@ func (s *script) unmount(args []string) error {
 		return errors.New("not mounted")
 	}
 	s.disk.mounts[i].kind = ""
+	if err := s.writeMountinfo(); err != nil {
+		return err
+	}
 	path, old := s.dir+"/"+args[0], time.Unix(1e8, 1)
 	return s.keepTime(filepath.Dir(path), func() error {
 		return errors.Join(os.Rename(path, s.aside(args[0])), os.Mkdir(path, 0o777), os.Chtimes(path, old, old))
@@ -616,8 +626,8 @@ func (s *script) keepTime(dir string, f func() error) error {
 	return errors.Join(f(), os.Chtimes(dir, fi.ModTime(), fi.ModTime()))
 }
 
-// mountinfo writes what the program is to find in /proc/self/mountinfo, and returns the name of the file.
-func (s *script) mountinfo() string {
+// writeMountinfo writes what the program is to find in /proc/self/mountinfo, which it may hold open.
+func (s *script) writeMountinfo() error {
 	text := "1 0 0:255 / / rw,relatime shared:1 - ext4 /dev/vda rw\n"
 	for _, m := range s.disk.mounts {
 		if m.kind != "" {
@@ -625,11 +635,7 @@ func (s *script) mountinfo() string {
 			text += fmt.Sprintf("%d 1 0:%d / %s rw,relatime - %s source rw\n", m.device+1, m.device, point, m.kind)
 		}
 	}
-	name := s.dir + "-mountinfo"
-	if err := os.WriteFile(name, []byte(text), 0o666); err != nil {
-		s.Error(err)
-	}
-	return name
+	return os.WriteFile(s.mountinfo, []byte(text), 0o666)
 }
 
 func (s *script) showOpened([]string) error {
