@@ -1540,6 +1540,36 @@ func TestForgotten(t *testing.T) {
 	}
 }
 
+// TestFewLeft keeps one of a thousand files: what was kept of the others is garbage.
+func TestFewLeft(t *testing.T) {
+	t.Parallel()
+	const n = 1000
+	dir := t.TempDir()
+	for i := range n {
+		writeFiles(t, dir, fmt.Sprintf("tree/%04d", i))
+	}
+	p := quietPoller(configure(t, dir+"/tree").pollConfig, dir+"/tree")
+	p.poll(t.Context())
+	var freed atomic.Int64
+	for _, e := range p.roots[0].place.entries {
+		runtime.AddCleanup(e, func(int) { freed.Add(1) }, 0)
+	}
+	for i := 1; i < n; i++ {
+		os.Remove(fmt.Sprintf("%s/tree/%04d", dir, i))
+	}
+	for range missesToRemove + 2 {
+		p.poll(t.Context())
+	}
+	until(t, func() bool {
+		runtime.GC()
+		return freed.Load() == n-1
+	}, "end of the entries of files that are gone, but of %v", &freed)
+	if left := len(p.roots[0].place.entries); left != 1 {
+		t.Errorf("%d entries are left, want 1", left)
+	}
+	runtime.KeepAlive(p)
+}
+
 // TestHang has calls hang when the server has long begun. The log says so once, and once when that is over.
 func TestHang(t *testing.T) {
 	dir := t.TempDir()
