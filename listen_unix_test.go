@@ -368,9 +368,9 @@ func spawn(t *testing.T, script string, args ...string) (*exec.Cmd, *logText) {
 	return cmd, log
 }
 
-// ends waits for the end of a process and returns its state.
+// ends waits for the end of what shell started and returns its state.
 func ends(cmd *exec.Cmd) *os.ProcessState {
-	defer time.AfterFunc(longEnough, func() { cmd.Process.Kill() }).Stop()
+	defer time.AfterFunc(longEnough, func() { syscall.Kill(-cmd.Process.Pid, syscall.SIGKILL) }).Stop()
 	cmd.Wait()
 	return cmd.ProcessState
 }
@@ -887,38 +887,5 @@ func needs(t *testing.T, commands ...string) {
 				t.Skip("nc is not OpenBSD's")
 			}
 		}
-	}
-}
-
-// TestMQTT passes changes on to a broker, in the way of a shell script.
-func TestMQTT(t *testing.T) {
-	needs(t, "nc", "mosquitto", "mosquitto_pub", "mosquitto_sub")
-	path := filepath.Join(t.TempDir(), "target.txt")
-	sock := filepath.Join(socketDir(t), "w.sock")
-	start(t, "-json", "-unix", sock, path)
-	t.Parallel()
-	var port string
-	var broker *logText
-	until(t, func() bool { // which may find that the port was taken meanwhile
-		ln, err := net.Listen("tcp", "127.0.0.1:0")
-		if err != nil {
-			t.Fatal(err)
-		}
-		_, port, _ = net.SplitHostPort(ln.Addr().String())
-		ln.Close()
-		_, broker, _ = shell(t, "exec mosquitto -v -p "+port)
-		until(t, func() bool {
-			return strings.Contains(broker.String(), "running") || strings.Contains(broker.String(), "Error")
-		}, "answer from the broker")
-		return strings.Contains(broker.String(), "running")
-	}, "broker")
-	_, out, _ := shell(t, "exec mosquitto_sub -h 127.0.0.1 -p "+port+" -t files")
-	broker.wait(t, "Sending SUBACK")
-	shell(t, fmt.Sprintf("while :; do nc -U %s | mosquitto_pub -h 127.0.0.1 -p %s -t files -l; sleep 1; done", sock, port))
-	out.wait(t, `{"type":"waiting",`)
-	replace(t, path, "one")
-	line := out.wait(t, `{"type":"created",`)
-	if r := decodeRecord(t, line); r.Path != path || r.Seq != 1 || *r.Size != 3 {
-		t.Errorf("got %s, want the path %s, seq 1 and size 3", line, path)
 	}
 }
