@@ -160,12 +160,13 @@ func workingDir() string {
 }
 
 // absolute returns the path of a target, which stays the same when the working directory is replaced or
-// mounted again. The path is not cleaned, because a link may stand before "..", but a last "." is dropped:
-// NFS does not ask its server about that.
+// mounted again. The path is not cleaned, because a link may stand before "..", but "." is dropped: NFS does
+// not ask its server about that.
 func absolute(dir, name string) string {
 	if dir != "" && filepath.VolumeName(name) == "" && !os.IsPathSeparator(name[0]) {
 		name = withSeparator(dir) + name
 	}
+	name = strings.ReplaceAll(name, "/./", "/")
 	for dot := trimSeparators(name); len(dot) > 1 && dot[len(parentOf(dot)):] == "."; dot = trimSeparators(name) {
 		name = parentOf(dot)
 	}

@@ -1090,7 +1090,7 @@ func benchmarkChange(b *testing.B, network string, n int) {
 	b.ReportAllocs()
 	for b.Loop() {
 		a.hear(func() {
-			j.append([]change{{path: "x", root: true, stamp: stamp{kind: file}, time: time.Now()}})
+			j.append([]change{{path: "x", root: true, stamp: stamp{kind: file}, time: time.Now().UnixMilli()}})
 		})
 	}
 }
@@ -1201,7 +1201,7 @@ func FuzzLine(f *testing.F) {
 		if path == "" || at.Year() < 0 || at.Year() > 9999 {
 			t.Skip("no path is empty, and other years have no time in RFC 3339")
 		}
-		r := &record{change: change{path: path, time: at}, seq: seq}
+		r := &record{change: change{path: path, time: at.UnixMilli()}, seq: seq}
 		if n&8 == 0 {
 			r.stamp = stamp{kind: file, size: size, sec: at.Unix(), nsec: int32(at.Nanosecond())}
 		}
@@ -1219,7 +1219,7 @@ func checkText(t *testing.T, verb string, r *record) {
 		t.Fatalf("got %q, want three fields", line)
 	}
 	at, err := time.Parse("2006-01-02T15:04:05.000Z", fields[1])
-	if want := r.time.Truncate(time.Millisecond); fields[0] != verb || err != nil || !at.Equal(want) {
+	if want := time.UnixMilli(r.time); fields[0] != verb || err != nil || !at.Equal(want) {
 		t.Errorf("got %q, want the type %s and the time %v", line, verb, want)
 	}
 	path := fields[2]
@@ -1236,7 +1236,7 @@ func checkText(t *testing.T, verb string, r *record) {
 
 func checkJSON(t *testing.T, verb string, rec *record) {
 	t.Helper()
-	line := appendedLine(t, format{json: true, started: rec.time}, verb, rec)
+	line := appendedLine(t, format{json: true, started: time.UnixMilli(rec.time)}, verb, rec)
 	r := decodeRecord(t, line)
 	path := []byte(r.Path)
 	var err error
@@ -1246,13 +1246,13 @@ func checkJSON(t *testing.T, verb string, rec *record) {
 	if string(path) != rec.path || err != nil || r.Path != string([]rune(rec.path)) || (r.PathBase64 != nil) == utf8.ValidString(rec.path) {
 		t.Errorf("got %s, %v, want the path %q", line, err, rec.path)
 	}
-	at := rec.time.Format("2006-01-02T15:04:05.000Z")
+	at := time.UnixMilli(rec.time).UTC().Format("2006-01-02T15:04:05.000Z")
 	want := jsonRecord{Type: verb, Time: at, Seq: rec.seq, Path: r.Path, PathBase64: r.PathBase64, Size: r.Size}
 	if verb == "watching" || verb == "waiting" {
 		want.Started = at
 	}
 	if rec.stamp.kind == file {
-		want.Mtime = rec.time.Format("2006-01-02T15:04:05.000000000Z")
+		want.Mtime = time.Unix(rec.stamp.sec, int64(rec.stamp.nsec)).UTC().Format("2006-01-02T15:04:05.000000000Z")
 	}
 	if r != want {
 		t.Errorf("got %s, want %+v", line, want)

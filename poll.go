@@ -133,12 +133,10 @@ func (g *polling) check(now time.Time, progress bool) (moved bool) {
 	defer g.mu.Unlock()
 	for _, p := range g.pollers {
 		n, first := p.answers.Load(), !p.polled.Load()
+		moved = moved || n != p.heard && (first || p.heardAt.IsZero()) // or its first poll is over by now
 		switch {
-		case n != p.heard && first:
-			moved = true
-			if progress {
-				g.logger.Printf("reading %s: %d entries so far", quote(p.label), p.seen.Load())
-			}
+		case n != p.heard && first && progress:
+			g.logger.Printf("reading %s: %d entries so far", quote(p.label), p.seen.Load())
 		case n != p.heard && p.silent:
 			p.silent = false
 			g.logger.Printf("%s: answers again", quote(p.label))
@@ -214,6 +212,7 @@ func (p *poller) poll(ctx context.Context) {
 	for _, e := range p.roots {
 		p.gather(e)
 	}
+	clear(p.all[len(p.all):cap(p.all)]) // which keeps nothing of what is forgotten
 	p.openBelow()
 	p.spread(p.all[len(p.roots):], p.lookAt)
 	for unread := p.all; len(unread) > 0; {
