@@ -792,7 +792,7 @@ func (p *poller) answered() {
 // tell reports the differences of due. Removals come first, deepest first, then the rest, parents first.
 // What has become a directory, or was one, is removed as what it was and created as what it is.
 func (p *poller) tell(due []*entry) {
-	slices.SortFunc(due, func(a, b *entry) int { return cmp.Compare(a.path, b.path) })
+	slices.SortStableFunc(due, func(a, b *entry) int { return cmp.Compare(a.path, b.path) })
 	changes := make([]change, 0, len(due)) // growing it would cost memory with 100,000 of -list
 	for _, e := range slices.Backward(due) {
 		if e.ended() && !e.holdsTold() {
