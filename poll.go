@@ -309,7 +309,8 @@ func (p *poller) spread(es []*entry, look func(*entry) error) {
 // A file server is asked about a file when the file is opened; a stat alone is answered from a cache that
 // is up to a minute old. So what is on a network mount is opened before its stat: directories, for what is
 // created, replaced or removed in them, and named files, for what is written to them. On a local disk that
-// would only wake the inotify watchers and scanners of other people.
+// would only wake the inotify watchers and scanners of other people. Files on SMB are never opened: Linux
+// closes them late, so that a file that is opened at every poll is answered from the first open, for ever.
 
 // openAround opens the directory that is the target, or that the targets are in. Where a target is missing,
 // it does so on any mount.
@@ -353,7 +354,11 @@ func (p *poller) touch(name string) {
 // lookAt stats e and notes what is different, or returns why it cannot say.
 func (p *poller) lookAt(e *entry) error {
 	p.seen.Add(1)
-	if e.stamp.kind == file && (p.openAll || e.place != nil && e.place.network) {
+	on := e.place
+	if e.parent != nil {
+		on = e.parent.place
+	}
+	if e.stamp.kind == file && !on.smb && (p.openAll || e.parent == nil && on.network) {
 		p.touch(e.path)
 	}
 	st, device, err := p.statOf(e)
@@ -369,8 +374,8 @@ func (p *poller) lookAt(e *entry) error {
 	e.stamp = st
 	err = p.recheck(e)
 	if e.place != nil && e.place.device != device {
-		e.place.network = p.mounts.network(device, e.place.device != 0)
-		e.place.device = device
+		fstype := p.mounts.fstype(device, e.place.device != 0)
+		e.place.device, e.place.network, e.place.smb = device, isNetwork(fstype), fstype != "" && strings.Contains(smbTypes, " "+fstype+" ")
 	}
 	if e.troubled && st.kind == directory {
 		e.place.stale = true
@@ -894,6 +899,7 @@ type place struct {
 	frozen  bool     // what it holds stays as it was
 	device  uint64   // 0 where the system does not tell it
 	network bool     // that belongs to a network mount
+	smb     bool     // and that speaks SMB
 
 	// Of targets only.
 	target    int32    // its index
@@ -1037,13 +1043,20 @@ type mounts struct {
 	mu      sync.Mutex
 	file    *os.File // stays open, so that a want of descriptors does not matter
 	readAt  time.Time
-	points  map[string]bool // mount points, nil if they could not be read
-	devices map[string]bool // by major:minor, whether another machine or program can change what is on them
-	lost    map[string]bool // mount points that the log says are not mounted
+	points  map[string]bool   // mount points, nil if they could not be read
+	devices map[string]string // file system types, by major:minor
+	lost    map[string]bool   // mount points that the log says are not mounted
 }
 
-// networkTypes are the file systems, beside fuse.anything, that another machine or program can change.
-const networkTypes = " 9p afs ceph cifs coda fuse lustre nfs nfs4 ocfs2 orangefs prl_fs smb3 smbfs vboxsf virtiofs vmhgfs "
+// File systems that another machine or program can change, beside fuse.anything.
+const (
+	smbTypes     = " cifs smb3 smbfs "
+	networkTypes = smbTypes + "9p afs ceph coda fuse lustre nfs nfs4 ocfs2 orangefs prl_fs vboxsf virtiofs vmhgfs "
+)
+
+func isNetwork(fstype string) bool {
+	return strings.HasPrefix(fstype, "fuse.") || fstype != "" && strings.Contains(networkTypes, " "+fstype+" ")
+}
 
 // refresh reads the file, if that was not done since then. Its lines look like
 //
@@ -1052,7 +1065,7 @@ func (m *mounts) refresh(since time.Time) {
 	if !m.readAt.Before(since) {
 		return
 	}
-	m.readAt, m.points, m.devices = time.Now(), nil, map[string]bool{}
+	m.readAt, m.points, m.devices = time.Now(), nil, map[string]string{}
 	if m.file == nil {
 		m.file, _ = m.open("/proc/self/mountinfo")
 	}
@@ -1066,23 +1079,23 @@ func (m *mounts) refresh(since time.Time) {
 		fstype, _, _ := strings.Cut(source, " ")
 		if fields := strings.Split(mount, " "); len(fields) >= 5 {
 			m.points[unescape.Replace(fields[4])] = true
-			m.devices[fields[2]] = strings.HasPrefix(fstype, "fuse.") || strings.Contains(networkTypes, " "+fstype+" ")
+			m.devices[fields[2]] = fstype
 		}
 	}
 }
 
-// network reports whether a device belongs to a network mount. A device that is not listed (btrfs, overlay)
-// is local. moved says that its number may have become another one's.
-func (m *mounts) network(device uint64, moved bool) bool {
+// fstype returns the type of the file system on a device. A device that is not listed (btrfs, overlay) has
+// none, and is local. moved says that its number may have become another one's.
+func (m *mounts) fstype(device uint64, moved bool) string {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	key := fmt.Sprintf("%d:%d", device>>8&0xfff|device>>32&^0xfff, device&0xff|device>>12&^0xff) // of st_dev
 	if _, listed := m.devices[key]; !listed || moved {
 		m.refresh(time.Now())
 	}
-	network := m.devices[key]
-	m.devices[key] = network // so that an unlisted one is looked up once
-	return network
+	fstype := m.devices[key]
+	m.devices[key] = fstype // so that an unlisted one is looked up once
+	return fstype
 }
 
 // above returns the mount points that path is on or below, as they are at since or later.
