@@ -319,13 +319,11 @@ func closeAll(listeners []net.Listener) {
 }
 
 const (
-	// gcPercent bounds the garbage, which may be that part of heap and stacks. Both 100,000 files and
-	// 10,000 subscribers cost half as much again at 100 percent; below 50 the collector runs so often that
-	// it shows.
+	// gcPercent bounds the garbage, as a part of heap and stacks. At 100 percent both 100,000 files and 10,000
+	// subscribers cost a quarter more memory; at 50 the collector costs a poll a tenth more time.
 	gcPercent = 65
 
-	// maxThreads is more than there will be. A stat that hangs holds a thread, and Go ends a program that
-	// has 10,000.
+	// maxThreads is more than there will be. A stat that hangs holds a thread, and Go ends at 10,000.
 	maxThreads = 1 << 20
 )
 
@@ -394,12 +392,8 @@ func serve(ctx context.Context, ln net.Listener, j *journal, door *door) {
 	}
 }
 
-// The pauses after an Accept that failed, perhaps for want of descriptors, double from minBackOff to
-// maxBackOff.
-const (
-	minBackOff = 5 * time.Millisecond
-	maxBackOff = time.Second
-)
+// After an Accept that failed, perhaps for want of descriptors, the pauses double from one to the other.
+const minBackOff, maxBackOff = 5 * time.Millisecond, time.Second
 
 // accept returns the next connection, or nil when ln is closed.
 func accept(ctx context.Context, ln net.Listener, logger *log.Logger) net.Conn {
@@ -468,11 +462,10 @@ func (s *subscriber) serve(j *journal) {
 		if !ok {
 			break
 		}
-		if lines == nil {
-			continue
-		}
-		if _, err := s.conn.Write(lines); err != nil {
-			break
+		if lines != nil {
+			if _, err := s.conn.Write(lines); err != nil {
+				break
+			}
 		}
 	}
 	j.leave(s)
@@ -481,10 +474,7 @@ func (s *subscriber) serve(j *journal) {
 }
 
 // The pauses before a peer that has shut down its sending side is probed for the first time, and again.
-const (
-	firstProbe = 50 * time.Millisecond
-	nextProbe  = time.Second
-)
+const firstProbe, nextProbe = 50 * time.Millisecond, time.Second
 
 // discard reads what the peer sends and throws it away. EOF may mean that the peer is gone or, with nc and
 // socat, only that its input ended. The two look the same until the server writes, so s gets a second
@@ -661,9 +651,8 @@ func (j *journal) put(c change) {
 	j.records = append(j.records, r)
 }
 
-// evict makes room. If there are more than limit records that somebody has not read, it removes the
-// subscribers that keep them, the slowest first, and returns those. It removes nobody for not having read
-// what came after seq before.
+// evict makes room. If more than limit records are unread, it removes the subscribers that keep them, the
+// slowest first, and returns those. It removes none for not having read what came after seq before.
 func (j *journal) evict(before uint64) (lost []*subscriber) {
 	if len(j.records) <= j.compactAt {
 		return nil
@@ -725,9 +714,8 @@ func (j *journal) tidy() {
 	}
 }
 
-// join adds a subscriber that writes to conn. Its greeting and its cursor are of the same moment: a change
-// is either in the greeting or comes after it. A subscriber of the list begins where the journal does, and
-// is greeted when it has read all.
+// join adds a subscriber. Its greeting and its cursor are of the same moment: a change is in the greeting or
+// comes after it. A subscriber of the list begins where the journal does, and is greeted when it has read all.
 func (j *journal) join(conn net.Conn, from net.Addr) *subscriber {
 	j.mu.Lock()
 	defer j.mu.Unlock()
@@ -823,10 +811,7 @@ func (j *journal) next(s *subscriber) (lines []byte, ok bool) {
 // A span is cut after the line that brings it to maxSpan bytes. The journal keeps maxSpans of them: with
 // one, a thousand subscribers that catch up at different paces would have each piece encoded again and
 // again.
-const (
-	maxSpan  = 64 << 10
-	maxSpans = 16
-)
+const maxSpan, maxSpans = 64 << 10, 16
 
 // span returns what is to be read at c.
 func (j *journal) span(c cursor) span {
@@ -951,11 +936,8 @@ type logWriter struct {
 }
 
 const (
-	// maxUnwritten lines wait while stderr takes nothing. Further ones are lost.
-	maxUnwritten = 1 << 14
-
-	// flushTime is how long the end of the program waits for them.
-	flushTime = 100 * time.Millisecond
+	maxUnwritten = 1 << 14                // so many lines wait while stderr takes nothing; further ones are lost
+	flushTime    = 100 * time.Millisecond // is how long the end of the program waits for them
 )
 
 func newLogWriter(w io.Writer) *logWriter {

@@ -628,14 +628,15 @@ func (s *script) keepTime(dir string, f func() error) error {
 
 // writeMountinfo writes what the program is to find in /proc/self/mountinfo, which it may hold open.
 func (s *script) writeMountinfo() error {
-	text := "1 0 0:255 / / rw,relatime shared:1 - ext4 /dev/vda rw\n"
+	var text strings.Builder
+	text.WriteString("1 0 0:255 / / rw,relatime shared:1 - ext4 /dev/vda rw\n")
 	for _, m := range s.disk.mounts {
 		if m.kind != "" {
 			point := strings.ReplaceAll(filepath.Join(s.realDir(), m.path), " ", `\040`)
-			text += fmt.Sprintf("%d 1 0:%d / %s rw,relatime - %s source rw\n", m.device+1, m.device, point, m.kind)
+			fmt.Fprintf(&text, "%d 1 0:%d / %s rw,relatime - %s source rw\n", m.device+1, m.device, point, m.kind)
 		}
 	}
-	return os.WriteFile(s.mountinfo, []byte(text), 0o666)
+	return os.WriteFile(s.mountinfo, []byte(text.String()), 0o666)
 }
 
 func (s *script) showOpened([]string) error {
