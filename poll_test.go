@@ -1516,7 +1516,7 @@ func TestForgotten(t *testing.T) {
 				c := configure(t, dir+"/tree")
 				var looks atomic.Int64
 				c.lstat = func(name string) (os.FileInfo, error) {
-					if strings.HasPrefix(name, dir+"/tree/d/") {
+					if strings.HasPrefix(name, dir+"/tree/d/") || name == dir+"/tree/d" && tt.name == "removed below" {
 						looks.Add(1)
 					}
 					return os.Lstat(name)
@@ -1606,30 +1606,33 @@ func TestHang(t *testing.T) {
 	})
 }
 
-// TestLongPoll has polls that take minutes, but get answers: no log speaks of that.
+// TestLongPoll has polls that take minutes, but get answers, and polls that are far apart: no log speaks of
+// that.
 func TestLongPoll(t *testing.T) {
 	dir := t.TempDir()
 	for i := range 300 {
 		writeFiles(t, dir, fmt.Sprintf("tree/%d", i))
 	}
-	synctest.Test(t, func(t *testing.T) {
-		c := configure(t, dir+"/tree")
-		var slow atomic.Bool
-		c.lstat = func(name string) (os.FileInfo, error) {
-			if slow.Load() {
-				time.Sleep(patience * 3 / 4)
+	for interval, call := range map[string]time.Duration{"250ms": patience * 3 / 4, "1m": patience / 2} {
+		synctest.Test(t, func(t *testing.T) {
+			c := configure(t, "-interval", interval, dir+"/tree")
+			var slow atomic.Bool
+			c.lstat = func(name string) (os.FileInfo, error) {
+				if slow.Load() {
+					time.Sleep(call)
+				}
+				return os.Lstat(name)
 			}
-			return os.Lstat(name)
-		}
-		_, logged := begin(t, c)
-		time.Sleep(time.Minute)
-		before := logged.String()
-		slow.Store(true)
-		time.Sleep(time.Hour)
-		if got := strings.TrimPrefix(logged.String(), before); got != "" {
-			t.Errorf("logged %q, want nothing", got)
-		}
-	})
+			_, logged := begin(t, c)
+			time.Sleep(30 * time.Second)
+			before := logged.String()
+			slow.Store(true)
+			time.Sleep(time.Hour)
+			if got := strings.TrimPrefix(logged.String(), before); got != "" {
+				t.Errorf("-interval %s: logged %q, want nothing", interval, got)
+			}
+		})
+	}
 }
 
 // TestAbsent tells absence from errors that say nothing of it.
