@@ -1617,12 +1617,13 @@ func TestLongPoll(t *testing.T) {
 		synctest.Test(t, func(t *testing.T) {
 			c := configure(t, "-interval", interval, dir+"/tree")
 			var slow atomic.Bool
-			c.lstat = func(name string) (os.FileInfo, error) {
+			c.stat = func(name string) (os.FileInfo, error) {
 				if slow.Load() {
 					time.Sleep(call)
 				}
 				return os.Lstat(name)
 			}
+			c.lstat = c.stat
 			_, logged := begin(t, c)
 			time.Sleep(30 * time.Second)
 			before := logged.String()
