@@ -201,6 +201,7 @@ func newScript(t *testing.T, dir string, files *os.Root) *script {
 	if err := s.writeMountinfo(); err != nil {
 		t.Fatal(err)
 	}
+	s.disk.fields = findStatFields()
 	s.disk.names, s.disk.nodes = map[string]*node{}, map[uint64]*node{}
 	t.Cleanup(s.disk.release)
 	return s
@@ -281,7 +282,7 @@ func (s *script) look(name string, f func(string) (os.FileInfo, error)) (os.File
 	if err != nil || len(s.disk.masks)+len(s.disk.mounts) == 0 {
 		return fi, err
 	}
-	return s.disk.disguise(s.relative(s.resolve(name)), fi), nil
+	return s.disk.disguise(s.relative(name), fi), nil
 }
 
 // open opens name, unless the script lets that fail.
@@ -302,16 +303,6 @@ func (s *script) open(name string) (*os.File, error) {
 // relative returns the name as the script writes it.
 func (s *script) relative(name string) string {
 	return strings.TrimPrefix(strings.TrimPrefix(name, s.dir), "/")
-}
-
-// resolve returns the name with links resolved, but for those above the script's directory.
-func (s *script) resolve(name string) string {
-	real, err := filepath.EvalSymlinks(name)
-	below, found := strings.CutPrefix(real, s.realDir())
-	if err != nil || !found {
-		return name
-	}
-	return s.dir + below
 }
 
 // realDir returns the script's directory with links resolved, as in mountinfo.
@@ -668,6 +659,7 @@ func (s *script) quit([]string) error {
 // A disk is what a script's files look like to the server: with other numbers, on other devices, or as a
 // client of NFS remembers them.
 type disk struct {
+	fields  statFields
 	masks   []mask
 	mounts  []mountPoint // in the order of their devices, those that are not mounted any more among them
 	opened  []string
@@ -710,7 +702,7 @@ func (d disguised) Sys() any { return d.sys }
 
 // disguise returns fi as the masks and mounts want it.
 func (d *disk) disguise(name string, fi os.FileInfo) os.FileInfo {
-	sys, fields := reflect.ValueOf(fi.Sys()), findStatFields()
+	sys, fields := reflect.ValueOf(fi.Sys()), d.fields
 	changed := reflect.New(sys.Elem().Type())
 	changed.Elem().Set(sys.Elem())
 	ino := changed.Elem().FieldByIndex(fields.ino)
@@ -761,7 +753,8 @@ func (d *disk) lookUp(name string) (*node, error) {
 	}
 	var n *node
 	if err == nil {
-		ino := identity(fi)
+		st, _ := d.fields.stamp(fi)
+		ino := st.ino
 		if n = d.nodes[ino]; n == nil {
 			n = &node{fi: fi}
 			n.held, _ = os.OpenFile(name, os.O_RDONLY|nonblock, 0)
@@ -789,8 +782,8 @@ func (d *disk) refresh(name string) {
 	case err != nil || fi.IsDir() == (path == name):
 		return
 	}
-	if n := d.nodes[identity(fi)]; n != nil {
-		n.fi = fi
+	if st, _ := d.fields.stamp(fi); d.nodes[st.ino] != nil {
+		d.nodes[st.ino].fi = fi
 	}
 	if !fi.IsDir() {
 		return
