@@ -1764,3 +1764,53 @@ func identity(fi os.FileInfo) uint64 {
 	st, _ := findStatFields().stamp(fi)
 	return st.ino
 }
+
+// TestMountLostInPoll takes a mount away while a poll looks at what is on it, so that the poll
+// sees the files below the mount point. They are not the files of the mount.
+func TestMountLostInPoll(t *testing.T) {
+	dir, err := filepath.EvalSymlinks(t.TempDir())
+	if err != nil {
+		t.Fatal(err)
+	}
+	writeFiles(t, dir, "tree/a", "tree/b")
+	const mounted = "1 0 0:255 / / rw - ext4 x rw\n2 1 0:254 / DIR/tree rw - ext4 x rw\n"
+	mountinfo := filepath.Join(t.TempDir(), "mountinfo")
+	set := func(text string, mtime time.Time) {
+		text = strings.ReplaceAll(text, "DIR", dir)
+		if err := errors.Join(os.WriteFile(mountinfo, []byte(text), 0o666), os.Chtimes(dir+"/tree/a", mtime, mtime), os.Chtimes(dir+"/tree/b", mtime, mtime)); err != nil {
+			t.Error(err)
+		}
+	}
+	set(mounted, time.Unix(1e8, 1))
+	synctest.Test(t, func(t *testing.T) {
+		c := configure(t, dir+"/tree")
+		var takeAway atomic.Bool
+		c.lstat = func(name string) (os.FileInfo, error) {
+			if name == dir+"/tree/a" && takeAway.Swap(false) {
+				set("1 0 0:255 / / rw - ext4 x rw\n", time.Unix(2e8, 1))
+			}
+			return os.Lstat(name)
+		}
+		c.open = func(name string) (*os.File, error) {
+			if name == "/proc/self/mountinfo" {
+				name = mountinfo
+			}
+			return os.Open(name)
+		}
+		ln, logged := begin(t, c)
+		j := ln.dial("j")
+		j.drain()
+		takeAway.Store(true)
+		time.Sleep(time.Second)
+		set(mounted, time.Unix(1e8, 1))
+		time.Sleep(time.Second)
+		if got := j.drain(); got != "" || strings.Count(logged.String(), "not mounted") != 1 {
+			t.Errorf("sent %q, and logged\n%swant nothing sent, and one line that it is not mounted", got, logged)
+		}
+		set(mounted, time.Unix(3e8, 1))
+		time.Sleep(time.Second)
+		if got, want := verbs(j.drain()), fmt.Sprintf("changed %[1]s/tree/a\nchanged %[1]s/tree/b\n", dir); got != want {
+			t.Errorf("sent %q, want %q", got, want)
+		}
+	})
+}
