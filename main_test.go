@@ -1055,6 +1055,36 @@ func TestListLimit(t *testing.T) {
 	}
 }
 
+// BenchmarkList measures a list of 100,000 paths beside its limit, which is to encode its lines once.
+func BenchmarkList(b *testing.B) {
+	j := newJournal([]string{"x"}, format{}, true, log.New(io.Discard, "", 0))
+	var changes []change
+	for i := range 100_000 {
+		changes = append(changes, change{path: fmt.Sprintf("x/%06d", i), created: true, stamp: stamp{kind: file}})
+	}
+	j.append(changes)
+	b.Run("list", func(b *testing.B) {
+		b.ReportAllocs()
+		for b.Loop() {
+			conn, _ := net.Pipe()
+			s := j.join(conn, conn.RemoteAddr())
+			for s.greeting == nil {
+				j.next(s)
+			}
+			j.leave(s)
+		}
+	})
+	b.Run("limit", func(b *testing.B) {
+		b.ReportAllocs()
+		for b.Loop() {
+			var lines []byte
+			for _, r := range j.records {
+				lines = j.format.line(lines, "created", r)
+			}
+		}
+	})
+}
+
 // BenchmarkSubscriber measures the memory that a subscriber takes. Those over TCP
 // stay until the end, for those over Unix sockets would get their stacks.
 func BenchmarkSubscriber(b *testing.B) {
