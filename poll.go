@@ -859,11 +859,8 @@ func (p *poller) shown(e *entry, k kind) string {
 // parentOf returns the directory that path is in, with the separator. It does not clean the path, because
 // ".." does not lead back where a link has led away.
 func parentOf(path string) string {
-	path = trimSeparators(path)
-	for path != "" && !os.IsPathSeparator(path[len(path)-1]) {
-		path = path[:len(path)-1]
-	}
-	return cmp.Or(path, "."+string(filepath.Separator))
+	dir, _ := filepath.Split(trimSeparators(path))
+	return cmp.Or(dir, "."+string(filepath.Separator))
 }
 
 func trimSeparators(path string) string {
