@@ -374,8 +374,8 @@ func (p *poller) lookAt(e *entry) error {
 	e.stamp = st
 	err = p.recheck(e)
 	if e.place != nil && e.place.device != device {
-		fstype := p.mounts.fstype(device, e.place.device != 0)
-		e.place.device, e.place.network, e.place.smb = device, isNetwork(fstype), fstype != "" && strings.Contains(smbTypes, " "+fstype+" ")
+		e.place.network, e.place.smb = p.mounts.network(device, e.place.device != 0)
+		e.place.device = device
 	}
 	if e.troubled && st.kind == directory {
 		e.place.stale = true
@@ -1045,16 +1045,6 @@ type mounts struct {
 	lost    map[string]bool   // mount points that the log says are not mounted
 }
 
-// File systems that another machine or program can change, beside fuse.anything.
-const (
-	smbTypes     = " cifs smb3 smbfs "
-	networkTypes = smbTypes + "9p afs ceph coda fuse lustre nfs nfs4 ocfs2 orangefs prl_fs vboxsf virtiofs vmhgfs "
-)
-
-func isNetwork(fstype string) bool {
-	return strings.HasPrefix(fstype, "fuse.") || fstype != "" && strings.Contains(networkTypes, " "+fstype+" ")
-}
-
 // refresh reads the file, if that was not done since then. Its lines look like
 //
 //	36 35 98:0 /root /mount/point rw,noatime shared:1 - ext3 /dev/root rw
@@ -1081,9 +1071,10 @@ func (m *mounts) refresh(since time.Time) {
 	}
 }
 
-// fstype returns the type of the file system on a device. A device that is not listed (btrfs, overlay) has
-// none, and is local. moved says that its number may have become another one's.
-func (m *mounts) fstype(device uint64, moved bool) string {
+// network reports whether another machine or program can change what is on a device, and whether that is by
+// SMB. A device that is not listed (btrfs, overlay) is local. moved says that its number may have become
+// another one's.
+func (m *mounts) network(device uint64, moved bool) (network, smb bool) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	key := fmt.Sprintf("%d:%d", device>>8&0xfff|device>>32&^0xfff, device&0xff|device>>12&^0xff) // of st_dev
@@ -1092,7 +1083,14 @@ func (m *mounts) fstype(device uint64, moved bool) string {
 	}
 	fstype := m.devices[key]
 	m.devices[key] = fstype // so that an unlisted one is looked up once
-	return fstype
+	switch fstype {
+	case "cifs", "smb3", "smbfs":
+		return true, true
+	case "9p", "afs", "ceph", "coda", "fuse", "lustre", "nfs", "nfs4", "ocfs2", "orangefs", "prl_fs", "vboxsf",
+		"virtiofs", "vmhgfs":
+		return true, false
+	}
+	return strings.HasPrefix(fstype, "fuse."), false
 }
 
 // above returns the mount points that path is on or below, as they are at since or later.
