@@ -218,12 +218,6 @@ func (p *poller) poll(ctx context.Context) {
 	for unread := p.all; len(unread) > 0; {
 		found := p.read(unread)
 		p.spread(found, p.lookAt)
-		if p.openAll {
-			for _, e := range found {
-				delete(p.failed, e)
-			}
-			p.spread(found, p.lookAt) // fresh, now that they may be opened
-		}
 		p.all = append(p.all, found...)
 		unread = found
 	}
@@ -368,10 +362,14 @@ func (p *poller) lookAt(e *entry) error {
 	if err != nil {
 		return err
 	}
+	was := e.stamp.kind
 	if !st.same(&e.stamp) {
 		p.note(e, st)
 	}
 	e.stamp = st
+	if p.openAll && e.parent != nil && st.kind == file && was != file {
+		return p.lookAt(e) // which opens it, now that it is known to be a file
+	}
 	err = p.recheck(e)
 	if e.place != nil && e.place.device != device {
 		e.place.network, e.place.smb = p.mounts.network(device, e.place.device != 0)
