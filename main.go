@@ -38,7 +38,6 @@ import (
 	"os/signal"
 	"path"
 	"path/filepath"
-
 	"runtime"
 	"runtime/debug"
 	"slices"
@@ -529,8 +528,7 @@ type journal struct {
 	greetingAt time.Time
 }
 
-// maxRecords bounds the memory that a subscriber can cost by not reading.
-const maxRecords = 1 << 20
+const maxRecords = 1 << 20 // bounds the memory that a subscriber can cost by not reading
 
 // A change is what a poller reports of a path.
 type change struct {
@@ -763,9 +761,7 @@ func (j *journal) greetAgain(s *subscriber) {
 	}
 }
 
-// drainTime is how long subscribers have after the signal to take what is left. All must be over within a
-// second.
-const drainTime = 500 * time.Millisecond
+const drainTime = 500 * time.Millisecond // to take what is left after the signal; the end is due in a second
 
 // close ends the journal: subscribers leave when they have read it, or after drainTime.
 func (j *journal) close() {
@@ -808,9 +804,8 @@ func (j *journal) next(s *subscriber) (lines []byte, ok bool) {
 	return lines, true
 }
 
-// A span is cut after the line that brings it to maxSpan bytes. The journal keeps maxSpans of them: with
-// one, a thousand subscribers that catch up at different paces would have each piece encoded again and
-// again.
+// A span is cut after the line that brings it to maxSpan bytes. The journal keeps maxSpans of them: with one, a
+// thousand subscribers that catch up at different paces would have each piece encoded again and again.
 const maxSpan, maxSpans = 64 << 10, 16
 
 // span returns what is to be read at c.
@@ -850,8 +845,7 @@ func (j *journal) span(c cursor) span {
 // each subscriber would be 110 MB for 500 of them.
 const greetingTime = time.Second
 
-// greet returns a line for each target, as subscribers are to know it now. They share the bytes, which stay
-// as they are.
+// greet returns a line for each target, as subscribers are to know it now, in bytes that nobody may change.
 func (j *journal) greet() []byte {
 	now := time.Now()
 	if j.greeting != nil && now.Sub(j.greetingAt) < greetingTime {
@@ -875,8 +869,7 @@ type format struct {
 	started time.Time
 }
 
-// timeFormat is RFC 3339 in UTC, with milliseconds.
-const timeFormat = "2006-01-02T15:04:05.000Z"
+const timeFormat = "2006-01-02T15:04:05.000Z" // RFC 3339 in UTC, with milliseconds
 
 // line appends to lines the one that says verb of r.
 func (f format) line(lines []byte, verb string, r *record) []byte {
@@ -888,8 +881,7 @@ func (f format) line(lines []byte, verb string, r *record) []byte {
 	return append(append(lines, quote(r.path)...), '\n')
 }
 
-// jsonLine appends an object. path_base64 has the bytes of a path that is not valid UTF-8, which path only
-// resembles.
+// jsonLine appends an object. path_base64 has the bytes of a path that is not UTF-8, which path only resembles.
 func (f format) jsonLine(lines []byte, verb string, r *record) []byte {
 	o := struct {
 		Type       string `json:"type"`
@@ -918,8 +910,7 @@ func (f format) jsonLine(lines []byte, verb string, r *record) []byte {
 	return append(lines, b.Bytes()...)
 }
 
-// quote returns s as it is or, where that would not be one line that can be read back, as a quoted Go
-// string.
+// quote returns s, as a quoted Go string where s would not be one line that can be read back.
 func quote(s string) string {
 	if !utf8.ValidString(s) || strings.HasPrefix(s, `"`) || strings.Trim(s, " ") != s ||
 		strings.ContainsFunc(s, func(r rune) bool { return !strconv.IsPrint(r) }) {
