@@ -126,8 +126,8 @@ func (g *polling) supervise(ctx context.Context, begin func()) {
 	}
 }
 
-// check logs how far first polls are, if asked for progress, which later polls get no answer, and which do again. A poll that only
-// takes long gets answers. It reports whether a first poll has moved.
+// check logs how far first polls are, if asked for progress, which later polls get no answer, and which do
+// again. It reports whether a first poll has moved.
 func (g *polling) check(now time.Time, progress bool) (moved bool) {
 	g.mu.Lock()
 	defer g.mu.Unlock()
@@ -238,11 +238,11 @@ func (p *poller) poll(ctx context.Context) {
 // its neighbours or, when it hangs, silence them.
 func (p *poller) split(ctx context.Context) {
 	p.roots = slices.DeleteFunc(p.roots, func(e *entry) bool {
-		if p.tree || e.stamp.kind != directory {
-			return false
+		splits := !p.tree && e.stamp.kind == directory
+		if splits {
+			p.start(ctx, p.shown(e, directory), []*entry{e}, true)
 		}
-		p.start(ctx, p.shown(e, directory), []*entry{e}, true)
-		return true
+		return splits
 	})
 }
 
@@ -306,8 +306,7 @@ func (p *poller) spread(es []*entry, look func(*entry) error) {
 // would only wake the inotify watchers and scanners of other people. Files on SMB are never opened: Linux
 // closes them late, so that a file that is opened at every poll is answered from the first open, for ever.
 
-// openAround opens the directory that is the target, or that the targets are in. Where a target is missing,
-// it does so on any mount.
+// openAround opens the directory that is the target, or that targets are in; on any mount if one is missing.
 func (p *poller) openAround() (opened bool) {
 	for _, e := range p.roots {
 		dir := withSeparator(e.path)
@@ -407,8 +406,7 @@ func (p *poller) statOf(e *entry) (st stamp, device uint64, err error) {
 	return st, device, err
 }
 
-// errUnmounted says that a target is missing because its mount is.
-var errUnmounted = errors.New("not mounted")
+var errUnmounted = errors.New("not mounted") // so the target is missing, or is another one
 
 // strayed reports whether the target e is missing, or another one than before, because a mount is gone. If
 // another one is there on a mount, it belongs to that mount from now on.
@@ -448,7 +446,7 @@ func (p *poller) note(e *entry, st stamp) {
 		e.differs()
 	}
 	e.stamp, e.doubt = st, p.doubtOf(st)
-	if st.kind == directory && e.place == nil {
+	if st.kind == directory && e.place == nil { // set once: what is in e may be looked at by another goroutine
 		e.place = &place{}
 	}
 	if st.kind == directory {
@@ -465,19 +463,13 @@ func (p *poller) rootOf(e *entry) *entry {
 }
 
 const (
-	// maxHashed is the size of the largest file whose content is compared.
-	maxHashed = 1 << 20
-
-	// An mtime without a fraction comes from a clock that may move in steps of wholeSecondGrain (FAT). It
-	// may be another machine's clock, or tell local time, and so be clockSkew away from ours. Other clocks
-	// move with the kernel's tick, which fineGrain exceeds.
-	wholeSecondGrain = 2 * time.Second
-	clockSkew        = 24 * time.Hour
-	fineGrain        = 20 * time.Millisecond
+	maxHashed        = 1 << 20               // the size of the largest file whose content is compared
+	wholeSecondGrain = 2 * time.Second       // the step of FAT's clock; others without a fraction have less
+	clockSkew        = 24 * time.Hour        // how far such a clock, another machine's or in local time, is off
+	fineGrain        = 20 * time.Millisecond // more than the kernel's tick, with which other clocks move
 )
 
-// doubtOf returns the doubt to have about a new stamp. It is nil if any later write will change the stamp,
-// or if contents are not compared.
+// doubtOf returns the doubt about a new stamp, nil if any write will change it or its content is not compared.
 func (p *poller) doubtOf(st stamp) *doubt {
 	grain, margin := fineGrain, fineGrain
 	if st.nsec == 0 {
@@ -491,9 +483,8 @@ func (p *poller) doubtOf(st stamp) *doubt {
 	return nil
 }
 
-// recheck looks behind the stamp of e if there is a doubt about it. The doubt ends with the first look after
-// its time, unless -content needs it, or the content cannot be read for now (EMFILE, EIO). Only -content
-// makes an error of that.
+// recheck looks behind the stamp of e if there is a doubt about it. The doubt ends with the first look after its
+// time, unless -content needs it or the content cannot be read for now (EMFILE, EIO: errors only for -content).
 func (p *poller) recheck(e *entry) (err error) {
 	d := e.doubt
 	if d == nil {
@@ -522,8 +513,7 @@ func (p *poller) recheck(e *entry) (err error) {
 	return err
 }
 
-// errMoved says that what was opened is not what the stamp is of.
-var errMoved = errors.New("changed since its stat")
+var errMoved = errors.New("changed since its stat") // so what was opened is not what the stamp is of
 
 // hash returns a hash of the content of the file e. Only a regular file is read: what has taken its name by
 // now could block. If its stamp is another one when it is read, that is an error, and no change yet.
@@ -558,12 +548,9 @@ func (p *poller) hash(e *entry) (uint64, error) {
 	return h.Sum64(), nil
 }
 
-// About every rereadEvery polls a directory is read even if its stamp stays the same, because some file
-// systems do not keep the times of directories.
-const rereadEvery = 16
+const rereadEvery = 16 // polls, about: some file systems do not keep the times of directories
 
-// read reads those of es that are directories and may hold something new, and returns what it found in them
-// that was not known.
+// read reads those of es that are directories and may hold something new, and returns what is new in them.
 func (p *poller) read(es []*entry) (found []*entry) {
 	var dirs []*entry
 	for i, e := range es {
@@ -579,9 +566,8 @@ func (p *poller) read(es []*entry) (found []*entry) {
 	return found
 }
 
-// readDir compares the names in the directory e with what is known to be there. A known name that is not
-// listed is absent, whatever its stat said: on a file system that ignores case, a stat finds a renamed file
-// under its old name too.
+// readDir compares the names in the directory e with what is known to be there. A known name that is not listed
+// is absent, whatever its stat said: where case is ignored, a stat finds a renamed file under its old name too.
 func (p *poller) readDir(e *entry) error {
 	dir, prefix := e.place, withSeparator(e.path)
 	names, err := p.names(prefix)
@@ -635,16 +621,15 @@ func (p *poller) names(dir string) ([]string, error) {
 	return slices.Compact(names), err
 }
 
-// madeUp reports whether name is one that NFS and FUSE clients make up for a file that was deleted while it
-// was open.
+const madeUpLen = len(".nfs") + 24 // digits, which is len(".fuse_hidden") + 16
+
+// madeUp reports whether name is one that NFS and FUSE clients make up for a file that was deleted while open.
 func madeUp(name string) bool {
-	digits := 24
 	hex, found := strings.CutPrefix(name, ".nfs")
 	if !found {
-		digits = 16
 		hex, found = strings.CutPrefix(name, ".fuse_hidden")
 	}
-	return found && len(hex) == digits && strings.Trim(hex, "0123456789abcdefABCDEF") == ""
+	return found && len(name) == madeUpLen && strings.Trim(hex, "0123456789abcdefABCDEF") == ""
 }
 
 // A pattern is an -exclude.
@@ -718,8 +703,7 @@ func (p *poller) freezes(dir *entry, err error) bool {
 	return dir.place.frozen
 }
 
-// unmounted reports whether a mount is gone that the target was on which e is, or is below. It asks once in
-// a poll.
+// unmounted reports whether the target that e is, or is below, was on a mount that is gone. It asks once a poll.
 func (p *poller) unmounted(e *entry) bool {
 	root := p.rootOf(e).place
 	if root.asked != p.polls {
@@ -728,8 +712,7 @@ func (p *poller) unmounted(e *entry) bool {
 	return root.unmounted
 }
 
-// missesToRemove polls in a row must miss a path, so that an editor's unlink and create is one change.
-const missesToRemove = 2
+const missesToRemove = 2 // polls in a row, so that an editor's unlink and create is one change
 
 // miss counts a poll that did not find e, and makes it gone when that is enough.
 func (p *poller) miss(e *entry) {
@@ -740,8 +723,7 @@ func (p *poller) miss(e *entry) {
 	if !e.stamp.there() {
 		return
 	}
-	e.missed++
-	if e.missed == missesToRemove {
+	if e.missed++; e.missed == missesToRemove {
 		e.missed = 0
 		p.note(e, stamp{})
 	}
@@ -771,7 +753,7 @@ func (p *poller) recovered(e *entry, how string) {
 	}
 }
 
-// answered notes which targets have answered, and what the log is to say of them after their first poll.
+// answered notes which targets have answered, and passes on what the log is to say of their first poll.
 func (p *poller) answered() {
 	for _, e := range p.roots {
 		if err := p.failed[e]; err == nil && !e.place.frozen || absent(err) {
@@ -809,8 +791,7 @@ func (p *poller) tell(due []*entry) {
 		case !e.stamp.there() && !told.there():
 			e.pending = nil
 		case e.parent != nil && (e.parent.told().kind != directory || !e.parent.holds()):
-			// Its parent's creation settles later, or what was seen is behind a link that replaced its
-			// parent.
+			// The creation of its parent settles later, or it was seen behind a link that replaced its parent.
 		case e.ended():
 			// The removal of something below settles later.
 		default:
@@ -828,8 +809,7 @@ func (p *poller) change(e *entry, k kind, st stamp, created bool, at time.Time) 
 	return change{p.shown(e, k), p.rootOf(e).place.target, e.parent == nil, created, st, at.UnixMilli()}
 }
 
-// maxSettles times the settle duration is how long a path that never keeps still can go unreported.
-const maxSettles = 10
+const maxSettles = 10 // settle durations, after which even what never keeps still is reported
 
 // settled reports whether the difference of e is to be reported now. If this poll missed e, the next one
 // will tell whether it is there. What a target is at first does not wait.
@@ -983,9 +963,8 @@ func (s *stamp) same(t *stamp) bool {
 		(s.ino == t.ino || s.ctime == t.ctime)
 }
 
-// statFields tells where the struct that a FileInfo's Sys points to has what package os does not show. Its
-// fields are nil where the system has none.
-type statFields struct{ dev, ino, ctime []int }
+// statFields are where in the struct behind a FileInfo's Sys the fields are that package os does not show.
+type statFields struct{ dev, ino, ctime []int } // nil where the system has none
 
 // findStatFields finds them by name, because their types and order differ from system to system.
 func findStatFields() (f statFields) {
@@ -1069,9 +1048,8 @@ func (m *mounts) refresh(since time.Time) {
 	}
 }
 
-// network reports whether another machine or program can change what is on a device, and whether that is by
-// SMB. A device that is not listed (btrfs, overlay) is local. moved says that its number may have become
-// another one's.
+// network reports whether another machine or program can change what is on a device, and whether it is on SMB. A
+// device that is not listed (btrfs, overlay) is local. moved says that its number may have been another one's.
 func (m *mounts) network(device uint64, moved bool) (network, smb bool) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
@@ -1108,9 +1086,9 @@ func (m *mounts) above(path string, since time.Time) (points []string) {
 	return points
 }
 
-// gone reports whether one of points is not mounted any more, at since or later, while its directory is
-// there, and path, if it leads anywhere, leads there. The log says so once, and when that is over. While
-// mounts cannot be read, nothing is removed.
+// gone reports whether one of points is not mounted any more, at since or later, while its directory is there,
+// and path, if it leads anywhere, leads there. The log says when that begins and ends. While mounts cannot be
+// read, they count as gone, so that nothing is removed.
 func (m *mounts) gone(points []string, path string, since time.Time) (gone bool) {
 	to, toErr := filepath.EvalSymlinks(path)
 	m.mu.Lock()
