@@ -199,7 +199,6 @@ func (p *poller) run(ctx context.Context) {
 func (p *poller) poll(ctx context.Context) {
 	p.now = time.Now()
 	p.polls++
-	clear(p.failed)
 	if p.polls == 1 {
 		p.spread(p.roots, p.lookAt)
 	}
@@ -376,7 +375,7 @@ func (p *poller) lookAt(e *entry) error {
 	}
 	if e.troubled && st.kind == directory {
 		e.place.stale = true
-		err = p.searchable(e)
+		_, err = p.lstat(withSeparator(e.path) + ".") // which fails if it cannot be searched
 	}
 	return err
 }
@@ -421,12 +420,6 @@ func (p *poller) strayed(e *entry, st stamp, device uint64, err error) bool {
 		root.mounts = p.mounts.above(e.path, p.now)
 	}
 	return root.unmounted
-}
-
-// searchable returns why nothing in the directory e can be reached, or nil.
-func (p *poller) searchable(e *entry) error {
-	_, err := p.lstat(withSeparator(e.path) + ".")
-	return err
 }
 
 // absent reports whether err says that there is nothing. Any other error says nothing about that. Package
@@ -695,7 +688,7 @@ func (p *poller) judge() (due []*entry) {
 // searched. err is what a look at an entry in it met.
 func (p *poller) freezes(dir *entry, err error) bool {
 	if !dir.place.frozen && err != nil && !absent(err) {
-		if why := p.searchable(dir); why != nil && !absent(why) {
+		if _, why := p.lstat(withSeparator(dir.path) + "."); why != nil && !absent(why) {
 			dir.place.frozen = true
 			p.trouble(dir, why)
 		}
