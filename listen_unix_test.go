@@ -887,3 +887,42 @@ func needs(t *testing.T, commands ...string) {
 		}
 	}
 }
+
+// A movedInfo describes a file that is on another device now.
+type movedInfo struct{ os.FileInfo }
+
+func (m movedInfo) Sys() any {
+	st := *m.FileInfo.Sys().(*syscall.Stat_t)
+	st.Dev += 7
+	return &st
+}
+
+// TestSlowRemount polls a slow tree that was mounted again, with another device number. Helpers look at
+// directories and at what is in them at a time, which the race detector watches.
+func TestSlowRemount(t *testing.T) {
+	t.Parallel()
+	dir := t.TempDir()
+	for i := range 200 {
+		writeFiles(t, dir, fmt.Sprintf("tree/%d/a", i))
+	}
+	c := configure(t, dir+"/tree").pollConfig
+	var remounted atomic.Bool
+	c.lstat = func(name string) (os.FileInfo, error) {
+		time.Sleep(2 * slowCall)
+		fi, err := os.Lstat(name)
+		if err == nil && remounted.Load() {
+			return movedInfo{fi}, nil
+		}
+		return fi, err
+	}
+	p := quietPoller(c, dir+"/tree")
+	p.report = func(changes []change) {
+		if remounted.Load() && len(changes) > 0 {
+			t.Errorf("got %d changes after the remount, want none", len(changes))
+		}
+	}
+	p.poll(t.Context())
+	p.poll(t.Context())
+	remounted.Store(true)
+	p.poll(t.Context())
+}

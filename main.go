@@ -165,7 +165,9 @@ func absolute(dir, name string) string {
 	if dir != "" && filepath.VolumeName(name) == "" && !os.IsPathSeparator(name[0]) {
 		name = withSeparator(dir) + name
 	}
-	name = strings.ReplaceAll(name, "/./", "/")
+	for strings.Contains(name, "/./") {
+		name = strings.ReplaceAll(name, "/./", "/")
+	}
 	for dot := trimSeparators(name); len(dot) > 1 && dot[len(parentOf(dot)):] == "."; dot = trimSeparators(name) {
 		name = parentOf(dot)
 	}

@@ -1,7 +1,6 @@
 package main
 
 import (
-	"bufio"
 	"cmp"
 	"context"
 	"errors"
@@ -81,6 +80,7 @@ func startPolling(ctx context.Context, targets []string, c pollConfig, logger *l
 // start starts a poller, and does not wait for its end, because a stat may hang.
 func (g *polling) start(ctx context.Context, label string, roots []*entry, tree bool) {
 	p := &poller{polling: g, label: label, roots: roots, tree: tree, failed: map[*entry]error{}}
+	p.polled.Store(roots[0].place.said) // for a tree that came later is polled as any other
 	g.mu.Lock()
 	g.pollers = append(g.pollers, p)
 	g.mu.Unlock()
@@ -308,14 +308,15 @@ func (p *poller) spread(es []*entry, look func(*entry) error) {
 // openAround opens the directory that is the target, or that targets are in; on any mount if one is missing.
 func (p *poller) openAround() (opened bool) {
 	for _, e := range p.roots {
-		dir := withSeparator(e.path)
-		if e.stamp.kind != directory {
-			dir = parentOf(e.path)
+		switch {
+		case e.stamp.there() && !p.openAll && !e.place.network:
+			continue
+		case e.stamp.kind == directory:
+			p.touch(withSeparator(e.path))
+		default:
+			p.touch(parentOf(e.path))
 		}
-		if !e.stamp.there() || p.openAll || e.place.network {
-			p.touch(dir)
-			return true
-		}
+		return true
 	}
 	return false
 }
@@ -346,10 +347,7 @@ func (p *poller) touch(name string) {
 // lookAt stats e and notes what is different, or returns why it cannot say.
 func (p *poller) lookAt(e *entry) error {
 	p.seen.Add(1)
-	on := e.place
-	if e.parent != nil {
-		on = e.parent.place
-	}
+	on := p.rootOf(e).place // and not the directory's, which may be looked at by another helper now
 	if e.stamp.kind == file && !on.smb && (p.openAll || e.parent == nil && on.network) {
 		p.touch(e.path)
 	}
@@ -1026,13 +1024,15 @@ func (m *mounts) refresh(since time.Time) {
 	if m.file == nil {
 		m.file, _ = m.open("/proc/self/mountinfo")
 	}
-	if _, err := m.file.Seek(0, io.SeekStart); err != nil { // also if it could not be opened
+	m.file.Seek(0, io.SeekStart)
+	text, err := io.ReadAll(m.file)
+	if err != nil { // also if it could not be opened
 		return
 	}
 	m.points = map[string]bool{}
 	unescape := strings.NewReplacer(`\040`, " ", `\011`, "\t", `\012`, "\n", `\134`, `\`)
-	for lines := bufio.NewScanner(m.file); lines.Scan(); {
-		mount, source, _ := strings.Cut(lines.Text(), " - ")
+	for line := range strings.Lines(string(text)) {
+		mount, source, _ := strings.Cut(line, " - ")
 		fstype, _, _ := strings.Cut(source, " ")
 		if fields := strings.Split(mount, " "); len(fields) >= 5 {
 			m.points[unescape.Replace(fields[4])] = true

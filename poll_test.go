@@ -1843,3 +1843,28 @@ func TestMountLostInPoll(t *testing.T) {
 		}
 	})
 }
+
+// TestLateTreeHangs has a target come later, as a directory in which every look hangs. That is said,
+// though it is the first poll of that tree.
+func TestLateTreeHangs(t *testing.T) {
+	dir := t.TempDir()
+	synctest.Test(t, func(t *testing.T) {
+		release := make(chan struct{})
+		c := configure(t, dir+"/tree")
+		c.lstat = func(name string) (os.FileInfo, error) {
+			<-release
+			return os.Lstat(name)
+		}
+		_, logged := begin(t, c)
+		time.Sleep(time.Minute)
+		before := logged.String()
+		writeFiles(t, dir, "tree/x")
+		time.Sleep(time.Minute)
+		close(release)
+		time.Sleep(time.Minute)
+		got := strings.TrimPrefix(logged.String(), before)
+		if want := fmt.Sprintf("%[1]s/tree/: no answer; keeping its last state\n%[1]s/tree/: answers again\n", dir); got != want {
+			t.Errorf("logged %q, want %q", got, want)
+		}
+	})
+}
