@@ -519,7 +519,9 @@ func (p *poller) hash(e *entry) (uint64, error) {
 	}
 	var h maphash.Hash
 	h.SetSeed(p.seed)
-	f.SetReadDeadline(time.Now().Add(fineGrain))       // for a file like /proc/kmsg, which waits for more
+	if e.stamp.size == 0 { // a file like /proc/kmsg, which waits for more; a slow file server may take its time
+		f.SetReadDeadline(time.Now().Add(time.Second))
+	}
 	buf := make([]byte, min(e.stamp.size+512, 32<<10)) // a file in /proc has more than its size
 	for r := io.LimitReader(f, maxHashed); err == nil; {
 		var n int
