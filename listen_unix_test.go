@@ -695,7 +695,7 @@ func TestFUSE(t *testing.T) {
 			}
 			again()
 			a.hearsNothing(t, beside)
-			writeFiles(t, dir, "new") // behind the mount it would be in a cache of sshfs for 20 s
+			writeFiles(t, dir, "new")                                        // behind the mount it would be in a cache of sshfs for 20 s
 			if err := os.Rename(dir+"/new", dir+"/tree/d/new"); err != nil { // so that no poll sees half of it
 				t.Fatal(err)
 			}

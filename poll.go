@@ -436,7 +436,7 @@ func (p *poller) note(e *entry, st stamp) {
 	if !stays && !quiet && (e.stamp.there() || st.there()) {
 		e.differs()
 	}
-	e.stamp, e.doubt = st, p.doubtOf(st)
+	e.stamp, e.doubt = st, p.doubtOf(e, st)
 	if st.kind == directory && e.place == nil { // set once: what is in e may be looked at by another goroutine
 		e.place = &place{}
 	}
@@ -461,18 +461,21 @@ const (
 )
 
 // doubtOf returns the doubt about a new stamp, nil if any write will change it or its content is not compared.
-func (p *poller) doubtOf(st stamp) *doubt {
+func (p *poller) doubtOf(e *entry, st stamp) *doubt {
 	grain, margin := fineGrain, fineGrain
 	if st.nsec == 0 {
 		grain, margin = wholeSecondGrain, wholeSecondGrain+clockSkew
 	}
 	now, mtime := time.Now(), time.Unix(st.sec, int64(st.nsec))
 	young := !mtime.Before(p.now.Add(-margin)) && !mtime.After(now.Add(margin))
-	if st.kind == directory && young || st.kind == file && st.size <= maxHashed && (young || p.content) {
+	if st.kind == directory && young || st.kind == file && st.size <= maxHashed && (young || p.comparesAll(e)) {
 		return &doubt{until: now.Add(grain)}
 	}
 	return nil
 }
+
+// comparesAll reports whether -content has the content of e compared at every poll.
+func (p *poller) comparesAll(e *entry) bool { return p.content && !p.rootOf(e).place.smb }
 
 // recheck looks behind the stamp of e if there is a doubt about it. The doubt ends with the first look after its
 // time, unless -content needs it or the content cannot be read for now (EMFILE, EIO: errors only for -content).
@@ -481,7 +484,7 @@ func (p *poller) recheck(e *entry) (err error) {
 	if d == nil {
 		return nil
 	}
-	over := time.Now().After(d.until) && !p.content
+	over := time.Now().After(d.until) && !p.comparesAll(e)
 	if e.stamp.kind == directory {
 		e.place.stale = true
 	} else {
