@@ -635,7 +635,7 @@ func TestSuspended(t *testing.T) {
 	slow.line()
 	fast.line()
 	got, want, seq, heard := map[string]int64{}, map[string]int64{}, uint64(0), uint64(0)
-	for size := range int64(200) {
+	for size := range int64(100) {
 		for _, f := range files {
 			if _, err := f.WriteString("x"); err != nil {
 				t.Fatal(err)
