@@ -305,7 +305,8 @@ func (p *poller) spread(es []*entry, look func(*entry) error) {
 // would only wake the inotify watchers and scanners of other people. Files on SMB are never opened: Linux
 // closes them late, so that a file that is opened at every poll is answered from the first open, for ever.
 
-// openAround opens the directory that is the target, or that targets are in; on any mount if one is missing.
+// openAround opens the directory that is the target, or that holds the targets, on a network mount. Where a
+// target is missing, it does so on any mount. It reports whether it opened one.
 func (p *poller) openAround() (opened bool) {
 	for _, e := range p.roots {
 		switch {
@@ -340,7 +341,7 @@ func (p *poller) openBelow() {
 func (p *poller) touch(name string) {
 	if mayOpen {
 		f, _ := p.open(name)
-		f.Close() // nil says that it is nil
+		f.Close() // which only returns an error if f is nil
 	}
 }
 
