@@ -335,11 +335,12 @@ func watch(ctx context.Context, c config, listeners []net.Listener, logger *log.
 	}
 	debug.SetMaxThreads(maxThreads)
 	j := newJournal(c.targets, format{json: c.json, started: time.Now()}, c.list, logger)
-	pollers := startPolling(ctx, c.targets, c.pollConfig, logger, j.append)
+	polling := newPolling(c.targets, c.pollConfig, logger, j.append)
+	polling.start(ctx)
 	door := &door{slots: make(chan struct{}, c.max), logger: logger}
 	var serving sync.WaitGroup
 	serving.Go(func() {
-		pollers.supervise(ctx, func() {
+		polling.supervise(ctx, func() {
 			j.open()
 			for _, ln := range listeners {
 				addr, isTCP := ln.Addr().(*net.TCPAddr)

@@ -54,37 +54,39 @@ type firstLine struct {
 	line   string
 }
 
-// startPolling starts to poll the targets, until ctx is done. File targets of one directory share a poller:
-// if a stat of one hangs, so would those of the others.
-func startPolling(ctx context.Context, targets []string, c pollConfig, logger *log.Logger, report func([]change)) *polling {
-	g := &polling{
+func newPolling(targets []string, c pollConfig, logger *log.Logger, report func([]change)) *polling {
+	return &polling{
 		pollConfig: c, targets: targets, logger: logger, report: report,
 		seed: maphash.MakeSeed(), fields: findStatFields(), firsts: make(chan firstLine, len(targets)),
 		mounts: mounts{open: c.open, lstat: c.lstat, logger: logger, lost: map[string]bool{}},
 	}
+}
+
+// start starts to poll the targets, until ctx is done. File targets of one directory share a poller: if a
+// stat of one hangs, so would those of the others. It does not wait for an end of pollers, which may hang.
+func (g *polling) start(ctx context.Context) {
 	byDir := map[string][]*entry{}
-	for i, name := range targets {
-		path := absolute(c.dir, name)
+	for i, name := range g.targets {
+		path := absolute(g.dir, name)
 		dir := parentOf(path)
 		byDir[dir] = append(byDir[dir], &entry{path: path, place: &place{target: int32(i), unknown: true}})
 	}
 	for dir, roots := range byDir {
 		if len(roots) == 1 {
-			dir = targets[roots[0].place.target]
+			dir = g.targets[roots[0].place.target]
 		}
-		g.start(ctx, dir, roots, false)
+		go g.newPoller(dir, roots, false).run(ctx)
 	}
-	return g
 }
 
-// start starts a poller, and does not wait for its end, because a stat may hang.
-func (g *polling) start(ctx context.Context, label string, roots []*entry, tree bool) {
-	p := &poller{polling: g, label: label, roots: roots, tree: tree, failed: map[*entry]error{}}
+// newPoller returns one that supervise knows. The log calls it by the label.
+func (g *polling) newPoller(label string, roots []*entry, tree bool) *poller {
+	p := &poller{polling: g, label: label, roots: roots, tree: tree, helpers: make(chan struct{}, sideBySide-1)}
 	p.polled.Store(roots[0].place.said) // for a tree that came later is polled as any other
 	g.mu.Lock()
+	defer g.mu.Unlock()
 	g.pollers = append(g.pollers, p)
-	g.mu.Unlock()
-	go p.run(ctx)
+	return p
 }
 
 const (
@@ -152,7 +154,7 @@ func (g *polling) check(now time.Time, progress bool) (moved bool) {
 }
 
 // A poller polls targets again and again: file targets of one directory, or one tree. One goroutine runs it
-// and owns its entries. While calls are slow, helpers make them, and each touches only its entry.
+// and owns its entries. While calls are slow, it has helpers, and each owns the entries that it visits.
 type poller struct {
 	*polling
 	label string   // what the log calls it
@@ -160,18 +162,19 @@ type poller struct {
 	tree  bool     // there is one, which is or was a directory
 
 	// Of the current poll.
-	now    time.Time
-	polls  int              // how many have begun
-	all    []*entry         // what is looked at, parents before what they hold
-	slow   bool             // the latest calls were slow
-	failMu sync.Mutex       // guards failed
-	failed map[*entry]error // what a look met in place of a stamp, or of names
+	now     time.Time
+	polls   uint64        // how many have begun
+	helpers chan struct{} // holds a token for each helper
+	slowFor atomic.Int64  // while it is above 0, calls count as slow
+
+	judging sync.Mutex // guards places while entries in them are judged, and
+	pending []*entry   // those whose difference has not been reported
 
 	// The polling reads these while a call hangs.
 	polled  atomic.Bool   // the first poll is over
 	asking  atomic.Bool   // a poll is under way
 	answers atomic.Uint64 // grows when a call returns
-	seen    atomic.Uint64 // looks at entries
+	seen    atomic.Uint64 // entries that this poll has visited
 
 	// The polling's own notes.
 	heard   uint64    // what answers was
@@ -181,75 +184,92 @@ type poller struct {
 
 // run polls until ctx is done, with the interval as a pause after each poll.
 func (p *poller) run(ctx context.Context) {
-	for pause := time.NewTimer(p.interval); len(p.roots) > 0 && ctx.Err() == nil; {
+	for len(p.roots) > 0 && ctx.Err() == nil {
 		p.asking.Store(true)
 		p.poll(ctx)
 		p.asking.Store(false)
 		p.polled.Store(true)
-		pause.Reset(p.interval)
-		select {
-		case <-ctx.Done():
-		case <-pause.C:
-		}
+		wait(ctx, p.interval)
 	}
 }
 
-// poll looks at all that is known, reads the directories that may hold something new, looks at that, and so
-// on down. Then it reports what is different.
+// poll looks at the targets and at all that is below them, and reports what is different.
 func (p *poller) poll(ctx context.Context) {
-	p.now = time.Now()
+	p.now, p.pending = time.Now(), nil
+	p.seen.Store(0)
 	p.polls++
-	if p.polls == 1 {
-		p.spread(p.roots, p.lookAt)
+	visit := func(e *entry) { p.visit(e, nil) }
+	if p.polls > 1 {
+		p.openParent()
 	}
-	if opened := p.openAround(); opened || p.polls > 1 {
-		clear(p.failed)
-		p.spread(p.roots, p.lookAt) // the first look should be fresh too, or it shows as a change later
+	p.each(p.roots, visit)
+	if p.polls == 1 && p.openParent() { // or a stale first look would show as a change later
+		p.pending = nil
+		p.each(p.roots, visit)
 	}
 	p.split(ctx)
-	p.all = p.all[:0]
-	for _, e := range p.roots {
-		p.gather(e)
-	}
-	clear(p.all[len(p.all):cap(p.all)]) // which keeps nothing of what is forgotten
-	p.openBelow()
-	p.spread(p.all[len(p.roots):], p.lookAt)
-	for unread := p.all; len(unread) > 0; {
-		found := p.read(unread)
-		p.spread(found, p.lookAt)
-		p.all = append(p.all, found...)
-		unread = found
-	}
-	due := p.judge()
-	if p.tree && (len(due) > 0 || p.settle > 0) && p.mounts.gone(p.roots[0].place.mounts, p.roots[0].path, time.Now()) {
-		due = nil // the mount went during this poll, so what was seen may be what lies below its mount point
-		for _, e := range p.all {
-			if e.pending != nil {
-				e.stamp, e.pending = e.pending.told, nil
-			}
+	if p.tree && len(p.pending) > 0 && p.mounts.gone(p.roots[0].place.mounts, p.roots[0].path, time.Now()) {
+		for _, e := range p.pending { // the mount went during this poll: what was seen may lie below its mount point
+			e.stamp, e.pending = e.pending.told, nil
 		}
+		p.pending = nil
 	}
-	p.tell(due)
+	p.tell(slices.DeleteFunc(p.pending, func(e *entry) bool { return !p.settled(e) }))
 	p.answered()
 }
 
-// split gives a target that turns out to be a directory a poller of its own, so that a tree does not delay
-// its neighbours or, when it hangs, silence them.
-func (p *poller) split(ctx context.Context) {
-	p.roots = slices.DeleteFunc(p.roots, func(e *entry) bool {
-		splits := !p.tree && e.stamp.kind == directory
-		if splits {
-			p.start(ctx, p.shown(e, directory), []*entry{e}, true)
+const (
+	slowCall    = 100 * time.Microsecond // a call that takes so long waits for something other than this machine
+	sideBySide  = 32                     // so many of them cost no more time than one
+	sampleEvery = 8                      // of so many fast calls, the time of one is taken
+	slowSpell   = 4 * sideBySide         // so many fast calls in a row end the help
+)
+
+// each calls visit with each of es. While calls are slow, it does so in as many goroutines as p has helpers left.
+func (p *poller) each(es []*entry, visit func(*entry)) {
+	var begun atomic.Int64
+	var helped sync.WaitGroup
+	var work func()
+	work = func() {
+		for n := begun.Add(1); int(n) <= len(es); n = begun.Add(1) {
+			if p.slowFor.Load() > 0 && int(n) < len(es) {
+				select {
+				case p.helpers <- struct{}{}:
+					helped.Go(func() {
+						work()
+						<-p.helpers
+					})
+				default:
+				}
+			}
+			visit(es[n-1])
 		}
-		return splits
-	})
+	}
+	work()
+	helped.Wait()
 }
 
-// gather lists e and what is known below it, and forgets what is gone when everybody knows that. Below a
-// target that could not be looked at, nothing is looked at.
-func (p *poller) gather(e *entry) {
-	p.all = append(p.all, e)
-	if err := p.failed[e]; e.place == nil || err != nil && !absent(err) {
+// timed notes whether a call that began at start was slow.
+func (p *poller) timed(start time.Time) {
+	if time.Since(start) > slowCall {
+		p.slowFor.Store(slowSpell)
+	} else {
+		p.slowFor.Add(-1)
+	}
+}
+
+// visit looks at e and then at what is in it. above is why there is no need to look, if the directory that
+// holds e has met something that is true of e as well.
+func (p *poller) visit(e *entry, above error) {
+	err := above
+	if n := p.seen.Add(1); err == nil {
+		err = p.look(e, n)
+	}
+	if e.stamp.kind == directory && !p.tree {
+		return // split gives it a poller of its own
+	}
+	below := p.judge(e, err)
+	if e.place == nil {
 		return
 	}
 	if e.stamp.kind != directory && e.pending == nil {
@@ -258,45 +278,37 @@ func (p *poller) gather(e *entry) {
 	e.place.entries = slices.DeleteFunc(e.place.entries, func(c *entry) bool {
 		return c.unlisted && !c.stamp.there() && c.pending == nil // a link to nothing is not there, but listed
 	})
-	for _, c := range e.place.entries {
-		p.gather(c)
-	}
+	p.each(e.place.entries, func(c *entry) { p.visit(c, below) })
 }
 
-const (
-	slowCall   = 100 * time.Microsecond // a call that takes so long waits for something other than this machine
-	sideBySide = 32                     // so many of them cost no more time than one
-	maxStep    = 64                     // so many fast calls are made before their time is taken again
-)
+// split gives a target that turns out to be a directory a poller of its own, so that a tree does not delay
+// its neighbours or, when it hangs, silence them.
+func (p *poller) split(ctx context.Context) {
+	p.roots = slices.DeleteFunc(p.roots, func(e *entry) bool {
+		splits := !p.tree && e.stamp.kind == directory
+		if splits {
+			go p.newPoller(p.shown(e, directory), []*entry{e}, true).run(ctx)
+		}
+		return splits
+	})
+}
 
-// spread calls look with each of es and notes the errors. It begins with one call, to learn early whether
-// calls are slow, and makes many at a time while they are. So look may touch only its entry and what is in it.
-func (p *poller) spread(es []*entry, look func(*entry) error) {
-	for done := 0; done < len(es); {
-		step, workers := min(maxStep, done+1, len(es)-done), 1
-		if p.slow {
-			step, workers = min(4*sideBySide, len(es)-done), min(sideBySide, len(es)-done)
-		}
-		start := time.Now()
-		part := func(first int) {
-			for i := done + first; i < done+step; i += workers {
-				if err := look(es[i]); err != nil {
-					p.failMu.Lock()
-					p.failed[es[i]] = err
-					p.failMu.Unlock()
-				}
-				p.answers.Add(1)
-			}
-		}
-		var helpers sync.WaitGroup
-		for first := range workers - 1 {
-			helpers.Go(func() { part(first + 1) })
-		}
-		part(0)
-		helpers.Wait()
-		p.slow = time.Since(start)*time.Duration(workers) > slowCall*time.Duration(step)
-		done += step
+const rereadEvery = 16 // polls, about: some file systems do not keep the times of directories
+
+// look stats e, which is the nth entry of the poll, and reads the names in it, if there may be new ones. It
+// returns why it cannot say what is there.
+func (p *poller) look(e *entry, n uint64) error {
+	if n%sampleEvery == 1 || p.slowFor.Load() > 0 {
+		defer p.timed(time.Now())
 	}
+	if e.unlisted {
+		return fs.ErrNotExist // whatever its stat says: where case is ignored, it would find a renamed file
+	}
+	err := p.lookAt(e)
+	if err == nil && e.stamp.kind == directory && p.tree && (e.place.stale || (p.polls+n)%rereadEvery == 0) {
+		err = p.readDir(e)
+	}
+	return err
 }
 
 // A file server is asked about a file when the file is opened; a stat alone is answered from a cache that
@@ -305,35 +317,16 @@ func (p *poller) spread(es []*entry, look func(*entry) error) {
 // would only wake the inotify watchers and scanners of other people. Files on SMB are never opened: Linux
 // closes them late, so that a file that is opened at every poll is answered from the first open, for ever.
 
-// openAround opens the directory that is the target, or that holds the targets, on a network mount. Where a
-// target is missing, it does so on any mount. It reports whether it opened one.
-func (p *poller) openAround() (opened bool) {
+// openParent opens the directory of the targets if one of them is a file on a network mount, or missing. It
+// reports whether that is so.
+func (p *poller) openParent() bool {
 	for _, e := range p.roots {
-		switch {
-		case e.stamp.there() && !p.openAll && !e.place.network:
-			continue
-		case e.stamp.kind == directory:
-			p.touch(withSeparator(e.path))
-		default:
+		if e.stamp.kind != directory && (!e.stamp.there() || p.openAll || e.place.network) {
 			p.touch(parentOf(e.path))
+			return true
 		}
-		return true
 	}
 	return false
-}
-
-// openBelow opens the directories below the target that must be opened, before any entry is looked at.
-func (p *poller) openBelow() {
-	var dirs []*entry
-	for _, e := range p.all[len(p.roots):] {
-		if e.stamp.kind == directory && (p.openAll || e.place.network) {
-			dirs = append(dirs, e)
-		}
-	}
-	p.spread(dirs, func(e *entry) error {
-		p.touch(withSeparator(e.path))
-		return nil
-	})
 }
 
 // touch opens and closes what was last seen to be a regular file or a directory. The separator at the end
@@ -347,19 +340,21 @@ func (p *poller) touch(name string) {
 
 // lookAt stats e and notes what is different, or returns why it cannot say.
 func (p *poller) lookAt(e *entry) error {
-	p.seen.Add(1)
-	on := p.rootOf(e).place // and not the directory's, which may be looked at by another helper now
-	if e.stamp.kind == file && !on.smb && (p.openAll || e.parent == nil && on.network) {
+	root, was := p.rootOf(e).place, e.stamp.kind
+	switch {
+	case was == directory && (p.openAll || e.place.network):
+		p.touch(withSeparator(e.path))
+	case was == file && !root.smb && (p.openAll || e.parent == nil && root.network):
 		p.touch(e.path)
 	}
 	st, device, err := p.statOf(e)
+	p.answers.Add(1)
 	if e.parent == nil && p.strayed(e, st, device, err) {
-		return errUnmounted
+		return errKept
 	}
 	if err != nil {
 		return err
 	}
-	was := e.stamp.kind
 	if !st.same(&e.stamp) {
 		p.note(e, st)
 	}
@@ -404,7 +399,8 @@ func (p *poller) statOf(e *entry) (st stamp, device uint64, err error) {
 	return st, device, err
 }
 
-var errUnmounted = errors.New("not mounted") // so the target is missing, or is another one
+// errKept is why an entry keeps its last state, when the log has the reason already.
+var errKept = errors.New("kept as it was")
 
 // strayed reports whether the target e is missing, or another one than before, because a mount is gone. If
 // another one is there on a mount, it belongs to that mount from now on.
@@ -413,7 +409,7 @@ func (p *poller) strayed(e *entry, st stamp, device uint64, err error) bool {
 	other := err == nil && (st.ino != e.stamp.ino || device != root.device)
 	if e.stamp.there() && (other || absent(err) || root.unmounted) {
 		root.stale = root.stale || root.unmounted
-		p.unmounted(e)
+		root.unmounted = p.mounts.gone(root.mounts, e.path, p.now)
 	}
 	if other && !root.unmounted {
 		root.mounts = p.mounts.above(e.path, p.now)
@@ -545,26 +541,7 @@ func (p *poller) hash(e *entry) (uint64, error) {
 	return h.Sum64(), nil
 }
 
-const rereadEvery = 16 // polls, about: some file systems do not keep the times of directories
-
-// read reads those of es that are directories and may hold something new, and returns what is new in them.
-func (p *poller) read(es []*entry) (found []*entry) {
-	var dirs []*entry
-	for i, e := range es {
-		if e.stamp.kind == directory && p.failed[e] == nil && (e.place.stale || (p.polls+i)%rereadEvery == 0) {
-			dirs = append(dirs, e)
-		}
-	}
-	p.spread(dirs, p.readDir)
-	for _, e := range dirs {
-		found = append(found, e.place.found...)
-		e.place.found = nil
-	}
-	return found
-}
-
-// readDir compares the names in the directory e with what is known to be there. A known name that is not listed
-// is absent, whatever its stat said: where case is ignored, a stat finds a renamed file under its old name too.
+// readDir compares the names in the directory e with what is known to be there, and adds what is new.
 func (p *poller) readDir(e *entry) error {
 	dir, prefix := e.place, withSeparator(e.path)
 	names, err := p.names(prefix)
@@ -575,19 +552,16 @@ func (p *poller) readDir(e *entry) error {
 	if err != nil {
 		return err
 	}
+	known := make(map[string]bool, len(dir.entries))
 	for _, c := range dir.entries {
-		_, listed := slices.BinarySearch(names, c.path[len(prefix):])
-		c.unlisted = !listed
+		name := c.path[len(prefix):]
+		_, listed := slices.BinarySearch(names, name)
+		c.unlisted, known[name] = !listed, true
 	}
-	compare := func(c *entry, name string) int { return cmp.Compare(c.path[len(prefix):], name) }
 	for _, name := range names {
-		if _, known := slices.BinarySearchFunc(dir.entries, name, compare); !known {
-			dir.found = append(dir.found, &entry{path: prefix + name, parent: e})
+		if !known[name] {
+			dir.entries = append(dir.entries, &entry{path: prefix + name, parent: e})
 		}
-	}
-	if len(dir.found) > 0 {
-		dir.entries = append(dir.entries, dir.found...)
-		slices.SortFunc(dir.entries, func(a, b *entry) int { return cmp.Compare(a.path, b.path) })
 	}
 	return nil
 }
@@ -656,36 +630,38 @@ func (p *poller) excluded(dir, name string) (matched bool, err error) {
 	return false, nil
 }
 
-// judge goes through what the looks met, parents first, because what a directory met decides what is made of
-// the entries in it. It returns the entries whose difference is to be reported now.
-func (p *poller) judge() (due []*entry) {
-	for _, e := range p.all {
-		err := p.failed[e]
-		if e.unlisted || e.parent != nil && !e.parent.holds() {
-			err = fs.ErrNotExist
-		}
-		frozen := e.parent != nil && p.freezes(e.parent, err) || absent(err) && e.stamp.there() && p.unmounted(e)
-		switch {
-		case frozen:
-		case err == nil:
-			p.recovered(e, "readable again")
-		case absent(err):
-			p.miss(e)
-		default:
-			frozen = true
-			p.trouble(e, err)
-		}
-		if err == nil || frozen {
-			e.missed = 0
-		}
-		if e.place != nil {
-			e.place.frozen = frozen
-		}
-		if e.pending != nil && p.settled(e) {
-			due = append(due, e)
-		}
+// judge draws the conclusions from what a look at e met, and returns what that is for the entries in e.
+func (p *poller) judge(e *entry, err error) (below error) {
+	p.judging.Lock()
+	defer p.judging.Unlock()
+	if e.parent != nil && p.freezes(e.parent, err) {
+		err = errKept
 	}
-	return due
+	frozen := err != nil && !absent(err)
+	switch {
+	case frozen:
+		p.trouble(e, err)
+	case err == nil:
+		p.recovered(e, "readable again")
+	default:
+		p.miss(e)
+	}
+	if err == nil || frozen {
+		e.missed = 0
+	}
+	if e.pending != nil {
+		p.pending = append(p.pending, e)
+	}
+	if e.place != nil {
+		e.place.frozen = frozen
+	}
+	switch {
+	case frozen:
+		return errKept
+	case !e.holds():
+		return fs.ErrNotExist
+	}
+	return nil
 }
 
 // freezes reports whether what the directory dir holds stays as it was, because dir cannot be read or
@@ -698,15 +674,6 @@ func (p *poller) freezes(dir *entry, err error) bool {
 		}
 	}
 	return dir.place.frozen
-}
-
-// unmounted reports whether the target that e is, or is below, was on a mount that is gone. It asks once a poll.
-func (p *poller) unmounted(e *entry) bool {
-	root := p.rootOf(e).place
-	if root.asked != p.polls {
-		root.asked, root.unmounted = p.polls, p.mounts.gone(root.mounts, p.rootOf(e).path, p.now)
-	}
-	return root.unmounted
 }
 
 const missesToRemove = 2 // polls in a row, so that an editor's unlink and create is one change
@@ -726,9 +693,9 @@ func (p *poller) miss(e *entry) {
 	}
 }
 
-// trouble logs that e cannot be looked at, if the log does not say so yet. Mounts log for themselves.
+// trouble logs that e cannot be looked at, if the log does not say so yet.
 func (p *poller) trouble(e *entry, err error) {
-	if e.troubled || err == errUnmounted {
+	if e.troubled || err == errKept {
 		return
 	}
 	e.troubled = true
@@ -753,9 +720,7 @@ func (p *poller) recovered(e *entry, how string) {
 // answered notes which targets have answered, and passes on what the log is to say of their first poll.
 func (p *poller) answered() {
 	for _, e := range p.roots {
-		if err := p.failed[e]; err == nil && !e.place.frozen || absent(err) {
-			e.place.unknown = false
-		}
+		e.place.unknown = e.place.unknown && e.place.frozen
 		if e.place.said {
 			continue
 		}
@@ -764,7 +729,7 @@ func (p *poller) answered() {
 			line = "watching " + quote(p.shown(e, e.stamp.kind))
 		}
 		if e.stamp.kind == directory {
-			line = fmt.Sprintf("%s (%d entries)", line, len(p.all))
+			line = fmt.Sprintf("%s (%d entries)", line, p.seen.Load())
 		}
 		e.place.said = true
 		p.firsts <- firstLine{e.place.target, line}
@@ -865,8 +830,7 @@ type entry struct {
 
 // A place is what is kept of a directory or a target, beside its entry.
 type place struct {
-	entries []*entry // what is known to be in it, in the order of names
-	found   []*entry // those that this poll has found
+	entries []*entry // what is known to be in it
 	stale   bool     // it must be read again
 	frozen  bool     // what it holds stays as it was
 	device  uint64   // 0 where the system does not tell it
@@ -879,7 +843,6 @@ type place struct {
 	said      bool     // the log says what it is at first
 	mounts    []string // the mount points that it is on or below
 	unmounted bool     // one of them is not mounted
-	asked     int      // in which poll that was asked
 }
 
 // A pending difference waits to settle, and for its parent's turn.
