@@ -113,9 +113,9 @@ func run(ctx context.Context, args []string, stdout, stderr io.Writer) error {
 	if err != nil && ctx.Err() == nil { // a signal at this moment is no failure
 		return err
 	}
-	w := newLogWriter(stderr)
-	defer w.close()
-	watch(ctx, c, listeners, log.New(w, "net-watcher: ", 0))
+	logger, flush := newLog(stderr)
+	watch(ctx, c, listeners, logger)
+	flush()
 	return nil
 }
 
@@ -328,7 +328,8 @@ const (
 	maxThreads = 1 << 20
 )
 
-// watch polls the targets of c and serves subscribers on the listeners, which it owns, until ctx is done.
+// watch polls the targets of c and serves subscribers on the listeners, which it owns, until ctx is done. After
+// that nothing is logged.
 func watch(ctx context.Context, c config, listeners []net.Listener, logger *log.Logger) {
 	if os.Getenv("GOGC") == "" {
 		debug.SetGCPercent(gcPercent)
@@ -353,8 +354,9 @@ func watch(ctx context.Context, c config, listeners []net.Listener, logger *log.
 		})
 	})
 	<-ctx.Done()
-	cause := strings.TrimSuffix(context.Cause(ctx).Error(), " signal received")
-	logLast(logger, cause+": closing")
+	last := log.New(logger.Writer(), logger.Prefix(), logger.Flags())
+	logger.SetOutput(io.Discard) // a poll or a subscriber may have more to say
+	last.Printf("%s: closing", strings.TrimSuffix(context.Cause(ctx).Error(), " signal received"))
 	j.close()
 	closeAll(listeners)
 	serving.Wait()
@@ -521,7 +523,7 @@ type journal struct {
 	seq        uint64    // of the newest change
 	records    []*record // in the order of seq, dead ones among them
 	byPath     map[pathKey]*record
-	removed    int // paths in byPath that are gone
+	unread     int // records that the latest compaction has kept only for those who have not read them
 	compactAt  int // how many records are worth compacting
 	subs       map[*subscriber]bool
 	joined     int             // subscribers ever
@@ -638,12 +640,6 @@ func (j *journal) put(c change) {
 	if old := j.byPath[r.key()]; old != nil {
 		old.dead = true
 		r.born = old.born
-		if !old.stamp.there() {
-			j.removed--
-		}
-	}
-	if !r.stamp.there() {
-		j.removed++
 	}
 	if c.created {
 		r.born = r.seq
@@ -658,7 +654,7 @@ func (j *journal) evict(before uint64) (lost []*subscriber) {
 	if len(j.records) <= j.compactAt {
 		return nil
 	}
-	for unread, slowest := j.compact(); unread > j.limit && slowest < before; unread, slowest = j.compact() {
+	for slowest := j.compact(); j.unread > j.limit && slowest < before; slowest = j.compact() {
 		for s := range j.subs {
 			if s.read() == slowest {
 				j.logger.Printf("subscriber %d has left more than %d changes unread; disconnecting it", s.id, j.limit)
@@ -671,9 +667,9 @@ func (j *journal) evict(before uint64) (lost []*subscriber) {
 }
 
 // compact drops the records that are dead, and those that everybody has read and no list needs. It returns
-// how many others there are, and how far the slowest subscriber has read.
-func (j *journal) compact() (unread int, slowest uint64) {
-	slowest = j.seq
+// how far the slowest subscriber has read.
+func (j *journal) compact() (slowest uint64) {
+	j.unread, slowest = 0, j.seq
 	for s := range j.subs {
 		slowest = min(slowest, s.read())
 	}
@@ -684,20 +680,17 @@ func (j *journal) compact() (unread int, slowest uint64) {
 		case j.list && r.stamp.there():
 			return false
 		case r.seq > slowest:
-			unread++
+			j.unread++
 			return false
 		}
 		delete(j.byPath, r.key())
-		if !r.stamp.there() {
-			j.removed--
-		}
 		return true
 	})
 	if len(j.records) == 0 {
 		j.records, j.byPath = nil, map[pathKey]*record{} // which still had room for what was in them
 	}
 	j.compactAt = max(len(j.records)+len(j.records)/4, min(j.limit, 1000))
-	return unread, slowest
+	return slowest
 }
 
 // caughtUp notes that one more subscriber has read everything.
@@ -710,7 +703,7 @@ func (j *journal) caughtUp() {
 // tidy keeps nothing but the list, now that everybody has read everything, and little that is not in it.
 func (j *journal) tidy() {
 	clear(j.spans)
-	if !j.list || len(j.records)-len(j.byPath)+j.removed > len(j.records)/4 {
+	if !j.list || j.unread > 0 {
 		j.compact()
 	}
 }
@@ -922,59 +915,40 @@ func quote(s string) string {
 	return s
 }
 
-// A logWriter passes lines of the log on to w from a goroutine of its own, because a write to a terminal
-// that is stopped, or to a full pipe, does not return.
-type logWriter struct {
-	lines chan []byte   // nil ends the goroutine
-	done  chan struct{} // closed at its end
-}
-
 const (
 	maxUnwritten = 1 << 14                // so many lines wait while stderr takes nothing; further ones are lost
 	flushTime    = 100 * time.Millisecond // is how long the end of the program waits for them
 )
 
-func newLogWriter(w io.Writer) *logWriter {
-	l := &logWriter{lines: make(chan []byte, maxUnwritten), done: make(chan struct{})}
+// newLog returns the log of the server. A goroutine of its own writes the lines to stderr, because a write to
+// a terminal that is stopped, or to a full pipe, does not return. flush waits for it; nothing may be logged later.
+func newLog(stderr io.Writer) (logger *log.Logger, flush func()) {
+	lines, written := make(logLines, maxUnwritten), make(chan struct{})
 	go func() {
-		defer close(l.done)
-		for line := range l.lines {
-			if line == nil {
-				return
-			}
-			w.Write(line) // a line that cannot be written is lost, and nothing else
+		defer close(written)
+		for line := range lines {
+			stderr.Write(line) // a line that cannot be written is lost, and nothing else
 		}
 	}()
-	return l
+	return log.New(lines, "net-watcher: ", 0), func() {
+		close(lines)
+		select {
+		case <-written:
+		case <-time.After(flushTime):
+		}
+	}
 }
 
+// logLines are on their way to stderr.
+type logLines chan []byte
+
 // Write takes one line.
-func (l *logWriter) Write(line []byte) (int, error) {
+func (l logLines) Write(line []byte) (int, error) {
 	select {
-	case l.lines <- bytes.Clone(line):
+	case l <- bytes.Clone(line):
 	default:
 	}
 	return len(line), nil
-}
-
-// close waits until the lines are written, or for flushTime.
-func (l *logWriter) close() {
-	select {
-	case l.lines <- nil:
-	default:
-		return
-	}
-	select {
-	case <-l.done:
-	case <-time.After(flushTime):
-	}
-}
-
-// logLast logs a line and silences logger, though a poll or a subscriber may have more to say.
-func logLast(logger *log.Logger, line string) {
-	last := log.New(logger.Writer(), logger.Prefix(), logger.Flags())
-	logger.SetOutput(io.Discard)
-	last.Print(line)
 }
 
 // wake puts a token into c, unless there is one that nobody has taken yet.

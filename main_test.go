@@ -778,16 +778,14 @@ func TestEnd(t *testing.T) {
 func TestLogWriter(t *testing.T) {
 	t.Parallel()
 	r, unread := io.Pipe()
-	w := newLogWriter(unread)
-	logger := log.New(w, "net-watcher: ", 0)
+	logger, flush := newLog(unread)
 	for i := range 2 * maxUnwritten {
 		logger.Print(i)
 	}
-	if kept := len(w.lines); kept != maxUnwritten {
+	if kept := len(logger.Writer().(logLines)); kept != maxUnwritten {
 		t.Errorf("got %d lines kept, want %d", kept, maxUnwritten)
 	}
-	w.close()
-	logger.Print("late") // as from a poller whose stat hung
+	flush()
 	line, err := bufio.NewReader(r).ReadString('\n')
 	if line != "net-watcher: 0\n" || err != nil {
 		t.Errorf("got %q and %v, want the first line", line, err)

@@ -81,7 +81,7 @@ func (g *polling) start(ctx context.Context) {
 
 // newPoller returns one that supervise knows. The log calls it by the label.
 func (g *polling) newPoller(label string, roots []*entry, tree bool) *poller {
-	p := &poller{polling: g, label: label, roots: roots, tree: tree, helpers: make(chan struct{}, sideBySide-1)}
+	p := &poller{polling: g, label: label, roots: roots, tree: tree, heardAt: time.Now(), helpers: make(chan struct{}, sideBySide-1)}
 	p.polled.Store(roots[0].place.said) // for a tree that came later is polled as any other
 	g.mu.Lock()
 	defer g.mu.Unlock()
@@ -94,31 +94,28 @@ const (
 	checkEvery = time.Second      // and every other time a first poll says how far it is
 )
 
-// supervise calls begin when every target has been polled, or when no first poll has moved for the time of
+// supervise calls begin when every target has been polled, or those that have not stand still for the time of
 // patience. From then on it logs which polls get no answer, until ctx is done.
 func (g *polling) supervise(ctx context.Context, begin func()) {
 	tick := time.NewTicker(checkEvery)
 	defer tick.Stop()
-	lines, left, begun, moved := make([]string, len(g.targets)), len(g.targets), false, time.Now()
-	for ticks := 0; ; {
+	lines, begun, moves := make([]string, len(g.targets)), false, true
+	for ticks := 1; ; {
 		select {
 		case first := <-g.firsts:
 			lines[first.target] = first.line
-			left--
 			if begun {
 				g.logger.Print(first.line)
 			}
 		case now := <-tick.C:
+			moves = g.check(now, ticks%2 == 0)
 			ticks++
-			if g.check(now, ticks%2 == 0) {
-				moved = now
-			}
 		case <-ctx.Done():
 		}
 		if ctx.Err() != nil {
 			return
 		}
-		if !begun && (left == 0 || time.Since(moved) >= patience) {
+		if !begun && (!slices.Contains(lines, "") || !moves && len(g.firsts) == 0) {
 			begun = true
 			for i, line := range lines {
 				g.logger.Print(cmp.Or(line, quote(g.targets[i])+": no answer; waiting for it"))
@@ -129,28 +126,31 @@ func (g *polling) supervise(ctx context.Context, begin func()) {
 }
 
 // check logs how far first polls are, if asked for progress, which later polls get no answer, and which do
-// again. It reports whether a first poll has moved.
-func (g *polling) check(now time.Time, progress bool) (moved bool) {
+// again. It reports whether a first poll moves.
+func (g *polling) check(now time.Time, progress bool) (moves bool) {
 	g.mu.Lock()
 	defer g.mu.Unlock()
 	for _, p := range g.pollers {
-		n, first := p.answers.Load(), !p.polled.Load()
-		moved = moved || n != p.heard && (first || p.heardAt.IsZero()) // or its first poll is over by now
-		switch {
-		case n != p.heard && first && progress:
-			g.logger.Printf("reading %s: %d entries so far", quote(p.label), p.seen.Load())
-		case n != p.heard && p.silent:
-			p.silent = false
-			g.logger.Printf("%s: answers again", quote(p.label))
-		case n == p.heard && !first && !p.silent && p.asking.Load() && now.Sub(p.heardAt) >= patience:
-			p.silent = true
-			g.logger.Printf("%s: no answer; keeping its last state", quote(p.label))
-		}
-		if n != p.heard || !p.asking.Load() {
+		first := !p.polled.Load()
+		if n := p.answers.Load(); n != p.heard || !p.asking.Load() {
 			p.heard, p.heardAt = n, now
 		}
+		still := now.Sub(p.heardAt)
+		switch {
+		case first && still < patience:
+			moves = true
+			if progress && still == 0 {
+				g.logger.Printf("reading %s: %d entries so far", quote(p.label), p.seen.Load())
+			}
+		case !first && still >= patience && !p.silent:
+			p.silent = true
+			g.logger.Printf("%s: no answer; keeping its last state", quote(p.label))
+		case still == 0 && p.silent:
+			p.silent = false
+			g.logger.Printf("%s: answers again", quote(p.label))
+		}
 	}
-	return moved
+	return moves
 }
 
 // A poller polls targets again and again: file targets of one directory, or one tree. One goroutine runs it
@@ -178,7 +178,7 @@ type poller struct {
 
 	// The polling's own notes.
 	heard   uint64    // what answers was
-	heardAt time.Time // when that changed, or no poll was under way
+	heardAt time.Time // when that changed, no poll was under way, or the poller was new
 	silent  bool      // the log says that there is no answer
 }
 
