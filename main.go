@@ -165,13 +165,8 @@ func absolute(dir, name string) string {
 	if dir != "" && filepath.VolumeName(name) == "" && !os.IsPathSeparator(name[0]) {
 		name = withSeparator(dir) + name
 	}
-	for strings.Contains(name, "/./") {
-		name = strings.ReplaceAll(name, "/./", "/")
-	}
-	for dot := trimSeparators(name); len(dot) > 1 && dot[len(parentOf(dot)):] == "."; dot = trimSeparators(name) {
-		name = parentOf(dot)
-	}
-	return name
+	dot := func(element string) bool { return element == "./" || element == "." }
+	return cmp.Or(strings.Join(slices.DeleteFunc(strings.SplitAfter(name, "/"), dot), ""), name)
 }
 
 // flags returns the flags, which set c.
@@ -212,6 +207,13 @@ func durationTo(d *time.Duration) func(string) error {
 		}
 		return nil
 	}
+}
+
+// A pattern is an -exclude.
+type pattern struct {
+	glob     string // for path.Match
+	path     bool   // it is for the path below the target, not for the name
+	dirsOnly bool
 }
 
 // addPattern parses the value of an -exclude. It refuses what can never match.
@@ -949,6 +951,25 @@ func (l logLines) Write(line []byte) (int, error) {
 	default:
 	}
 	return len(line), nil
+}
+
+// parentOf returns the directory that path is in, with the separator. It does not clean the path, because
+// ".." does not lead back where a link has led away.
+func parentOf(path string) string {
+	dir, _ := filepath.Split(trimSeparators(path))
+	return cmp.Or(dir, "."+string(filepath.Separator))
+}
+
+func trimSeparators(path string) string {
+	return strings.TrimRightFunc(path, func(r rune) bool { return r == '/' || r == os.PathSeparator })
+}
+
+// withSeparator returns the path with a separator at its end.
+func withSeparator(path string) string {
+	if os.IsPathSeparator(path[len(path)-1]) {
+		return path
+	}
+	return path + string(filepath.Separator)
 }
 
 // wake puts a token into c, unless there is one that nobody has taken yet.

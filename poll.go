@@ -111,11 +111,9 @@ func (g *polling) supervise(ctx context.Context, begin func()) {
 			moves = g.check(now, ticks%2 == 0)
 			ticks++
 		case <-ctx.Done():
-		}
-		if ctx.Err() != nil {
 			return
 		}
-		if !begun && (!slices.Contains(lines, "") || !moves && len(g.firsts) == 0) {
+		if !begun && ctx.Err() == nil && (!slices.Contains(lines, "") || !moves && len(g.firsts) == 0) {
 			begun = true
 			for i, line := range lines {
 				g.logger.Print(cmp.Or(line, quote(g.targets[i])+": no answer; waiting for it"))
@@ -165,7 +163,7 @@ type poller struct {
 	now     time.Time
 	polls   uint64        // how many have begun
 	helpers chan struct{} // holds a token for each helper
-	slowFor atomic.Int64  // while it is above 0, calls count as slow
+	slow    atomic.Bool   // the latest call that was timed took long
 
 	judging sync.Mutex // guards places while entries in them are judged, and
 	pending []*entry   // those whose difference has not been reported
@@ -222,7 +220,6 @@ const (
 	slowCall    = 100 * time.Microsecond // a call that takes so long waits for something other than this machine
 	sideBySide  = 32                     // so many of them cost no more time than one
 	sampleEvery = 8                      // of so many fast calls, the time of one is taken
-	slowSpell   = 4 * sideBySide         // so many fast calls in a row end the help
 )
 
 // each calls visit with each of es. While calls are slow, it does so in as many goroutines as p has helpers left.
@@ -232,7 +229,7 @@ func (p *poller) each(es []*entry, visit func(*entry)) {
 	var work func()
 	work = func() {
 		for n := begun.Add(1); int(n) <= len(es); n = begun.Add(1) {
-			if p.slowFor.Load() > 0 && int(n) < len(es) {
+			if p.slow.Load() && int(n) < len(es) {
 				select {
 				case p.helpers <- struct{}{}:
 					helped.Go(func() {
@@ -247,15 +244,6 @@ func (p *poller) each(es []*entry, visit func(*entry)) {
 	}
 	work()
 	helped.Wait()
-}
-
-// timed notes whether a call that began at start was slow.
-func (p *poller) timed(start time.Time) {
-	if time.Since(start) > slowCall {
-		p.slowFor.Store(slowSpell)
-	} else {
-		p.slowFor.Add(-1)
-	}
 }
 
 // visit looks at e and then at what is in it. above is why there is no need to look, if the directory that
@@ -298,13 +286,14 @@ const rereadEvery = 16 // polls, about: some file systems do not keep the times 
 // look stats e, which is the nth entry of the poll, and reads the names in it, if there may be new ones. It
 // returns why it cannot say what is there.
 func (p *poller) look(e *entry, n uint64) error {
-	if n%sampleEvery == 1 || p.slowFor.Load() > 0 {
-		defer p.timed(time.Now())
+	if n%sampleEvery == 1 || p.slow.Load() {
+		start := time.Now()
+		defer func() { p.slow.Store(time.Since(start) > slowCall) }()
 	}
 	if e.unlisted {
 		return fs.ErrNotExist // whatever its stat says: where case is ignored, it would find a renamed file
 	}
-	err := p.lookAt(e)
+	err := p.restat(e)
 	if err == nil && e.stamp.kind == directory && p.tree && (e.place.stale || (p.polls+n)%rereadEvery == 0) {
 		err = p.readDir(e)
 	}
@@ -338,8 +327,8 @@ func (p *poller) touch(name string) {
 	}
 }
 
-// lookAt stats e and notes what is different, or returns why it cannot say.
-func (p *poller) lookAt(e *entry) error {
+// restat stats e and notes what is different, or returns why it cannot say.
+func (p *poller) restat(e *entry) error {
 	root, was := p.rootOf(e).place, e.stamp.kind
 	switch {
 	case was == directory && (p.openAll || e.place.network):
@@ -360,7 +349,7 @@ func (p *poller) lookAt(e *entry) error {
 	}
 	e.stamp = st
 	if p.openAll && e.parent != nil && st.kind == file && was != file {
-		return p.lookAt(e) // which opens it, now that it is known to be a file
+		return p.restat(e) // which opens it, now that it is known to be a file
 	}
 	err = p.recheck(e)
 	if e.place != nil && e.place.device != device {
@@ -486,13 +475,13 @@ func (p *poller) recheck(e *entry) (err error) {
 		e.place.stale = true
 	} else {
 		var sum uint64
-		if sum, err = p.hash(e); err == nil {
-			if d.checked && (!d.hashed || d.hash != sum) {
-				e.differs()
-			}
-			d.hash, d.hashed = sum, true
+		sum, err = p.hash(e)
+		if err == nil && d.checked && d.hash != sum {
+			e.differs()
 		}
-		d.checked = true
+		if err == nil || !d.checked {
+			d.hash, d.checked = sum, true
+		}
 	}
 	moved := errors.Is(err, errMoved) || absent(err) // the next stamp will tell
 	if over && (err == nil || moved || errors.Is(err, fs.ErrPermission)) {
@@ -552,44 +541,44 @@ func (p *poller) readDir(e *entry) error {
 	if err != nil {
 		return err
 	}
-	known := make(map[string]bool, len(dir.entries))
 	for _, c := range dir.entries {
 		name := c.path[len(prefix):]
-		_, listed := slices.BinarySearch(names, name)
-		c.unlisted, known[name] = !listed, true
+		c.unlisted = !names[name]
+		delete(names, name)
 	}
-	for _, name := range names {
-		if !known[name] {
-			dir.entries = append(dir.entries, &entry{path: prefix + name, parent: e})
-		}
+	for name := range names {
+		dir.entries = append(dir.entries, &entry{path: prefix + name, parent: e})
 	}
+	slices.SortFunc(dir.entries, func(a, b *entry) int { return cmp.Compare(a.path, b.path) })
 	return nil
 }
 
-// names returns the names in a directory that are not to be skipped, in order. dir ends with a separator.
-func (p *poller) names(dir string) ([]string, error) {
+// names returns the names in a directory that are not to be skipped. dir ends with a separator.
+func (p *poller) names(dir string) (map[string]bool, error) {
 	f, err := p.open(dir)
 	if err != nil {
 		return nil, err
 	}
 	defer f.Close()
-	var names, some []string
+	names := map[string]bool{}
 	for err == nil {
+		var some []string
 		some, err = f.Readdirnames(4096)
-		names = append(names, some...)
 		p.answers.Add(1)
+		for _, name := range some {
+			excluded, err := p.excluded(dir, name)
+			if err != nil {
+				return nil, err
+			}
+			if !excluded && !madeUp(name) {
+				names[name] = true
+			}
+		}
 	}
 	if err != io.EOF {
 		return nil, err
 	}
-	err = nil
-	names = slices.DeleteFunc(names, func(name string) bool {
-		excluded, lstatErr := p.excluded(dir, name)
-		err = cmp.Or(err, lstatErr)
-		return excluded || madeUp(name)
-	})
-	slices.Sort(names)
-	return slices.Compact(names), err
+	return names, nil
 }
 
 const madeUpLen = len(".nfs") + 24 // digits, which is len(".fuse_hidden") + 16
@@ -601,13 +590,6 @@ func madeUp(name string) bool {
 		hex, found = strings.CutPrefix(name, ".fuse_hidden")
 	}
 	return found && len(name) == madeUpLen && strings.Trim(hex, "0123456789abcdefABCDEF") == ""
-}
-
-// A pattern is an -exclude.
-type pattern struct {
-	glob     string // for path.Match
-	path     bool   // it is for the path below the target, not for the name
-	dirsOnly bool
 }
 
 // excluded reports whether an -exclude skips what has that name in dir, or why that cannot be told.
@@ -646,7 +628,7 @@ func (p *poller) judge(e *entry, err error) (below error) {
 	default:
 		p.miss(e)
 	}
-	if err == nil || frozen {
+	if !absent(err) {
 		e.missed = 0
 	}
 	if e.pending != nil {
@@ -796,25 +778,6 @@ func (p *poller) shown(e *entry, k kind) string {
 	return path
 }
 
-// parentOf returns the directory that path is in, with the separator. It does not clean the path, because
-// ".." does not lead back where a link has led away.
-func parentOf(path string) string {
-	dir, _ := filepath.Split(trimSeparators(path))
-	return cmp.Or(dir, "."+string(filepath.Separator))
-}
-
-func trimSeparators(path string) string {
-	return strings.TrimRightFunc(path, func(r rune) bool { return r == '/' || r == os.PathSeparator })
-}
-
-// withSeparator returns the path with a separator at its end.
-func withSeparator(path string) string {
-	if os.IsPathSeparator(path[len(path)-1]) {
-		return path
-	}
-	return path + string(filepath.Separator)
-}
-
 // An entry is a path that a poller knows. There can be a million, so it is small.
 type entry struct {
 	path     string // what stat is given
@@ -830,7 +793,7 @@ type entry struct {
 
 // A place is what is kept of a directory or a target, beside its entry.
 type place struct {
-	entries []*entry // what is known to be in it
+	entries []*entry // what is known to be in it, in the order of names
 	stale   bool     // it must be read again
 	frozen  bool     // what it holds stays as it was
 	device  uint64   // 0 where the system does not tell it
@@ -855,9 +818,8 @@ type pending struct {
 // are taken from moves in steps. Git calls that racily clean.
 type doubt struct {
 	until   time.Time
-	checked bool // there was a look at the content
-	hashed  bool // which could be read
-	hash    uint64
+	checked bool   // there was a look at the content
+	hash    uint64 // of it, 0 if it could not be read at first
 }
 
 // differs notes that e is now seen to be something else than before.
