@@ -1533,10 +1533,10 @@ func TestForgotten(t *testing.T) {
 	}
 }
 
-// TestFewLeft keeps one of a thousand files: what was kept of the others is garbage.
+// TestFewLeft keeps one of a hundred files: what was kept of the others is garbage.
 func TestFewLeft(t *testing.T) {
 	t.Parallel()
-	const n = 1000
+	const n = 100
 	dir := t.TempDir()
 	for i := range n {
 		writeFiles(t, dir, fmt.Sprintf("tree/%04d", i))
