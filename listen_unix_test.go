@@ -668,10 +668,12 @@ func (p *peer) hearsNothing(t *testing.T, beside string) {
 }
 
 // TestFUSE drops the caches of the kernel three times, and mounts anew, which gives files of sshfs and
-// mergerfs other inode numbers. Nothing is told of that, and a change after it is.
+// mergerfs other inode numbers. Nothing is told of that, and a change after it is. The two run side by side, but
+// with no other test, because the caches are everybody's.
 func TestFUSE(t *testing.T) {
 	for _, kind := range []string{"sshfs", "mergerfs"} {
 		t.Run(kind, func(t *testing.T) {
+			t.Parallel()
 			back, dir, beside := t.TempDir(), t.TempDir(), filepath.Join(t.TempDir(), "beside")
 			for i := range 30 {
 				writeFiles(t, back, fmt.Sprintf("tree/%d", i), fmt.Sprintf("tree/d/%d", i))
