@@ -2,6 +2,7 @@ package main
 
 import (
 	"bufio"
+	"bytes"
 	"cmp"
 	"context"
 	"errors"
@@ -821,7 +822,7 @@ type client struct {
 
 // drain returns what is sent until nothing more can happen.
 func (c *client) drain() string {
-	var got strings.Builder
+	var got bytes.Buffer                      // and no strings.Builder, for which io.Copy would allocate 32 KB
 	c.down.SetReadDeadline(time.Now().Add(1)) // of a bubble's time, which passes when all are blocked
 	if _, err := io.Copy(&got, c.down); err == nil {
 		got.WriteString("EOF\n")
