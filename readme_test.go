@@ -85,7 +85,7 @@ func do(t *testing.T, dir, script string) {
 func testMake(t *testing.T, recipe string) {
 	for name, client := range map[string]string{
 		"nc":   "nc $HOST $PORT </dev/null",
-		"ncat": "until [ -e close ]; do sleep 0.01; done | ncat $HOST $PORT", // which half-closes then
+		"ncat": "until [ -e close ]; do sleep 0.1; done | ncat $HOST $PORT", // which half-closes then
 	} {
 		t.Run(name, func(t *testing.T) {
 			needs(t, "bash", "make", "git", "nc", "ncat")
@@ -108,7 +108,7 @@ func testMake(t *testing.T, recipe string) {
 				var runs string
 				until(t, func() bool { runs = readText(t, dir+"/runs"); return runs == want }, "%q in the runs, but %q", want, &runs)
 			}
-			p := start(t, dir+"/src", dir+"/Makefile")
+			p := start(t, "-interval", "5ms", dir+"/src", dir+"/Makefile")
 			host, port, _ := net.SplitHostPort(p.addr)
 			cmd, _, _ := shell(t, `exec bash -c "$0"`, fmt.Sprintf("HOST=%s PORT=%s; cd %s\n", host, port, dir)+
 				adapt(t, recipe, "nc localhost 60300 </dev/null", client+" | tee heard"))
