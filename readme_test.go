@@ -46,6 +46,7 @@ func TestRecipes(t *testing.T) {
 	for i, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) { tt.run(t, recipes[i]) })
 	}
+	t.Parallel() // most of the recipes have not run yet: they do now, beside other tests
 }
 
 // adapt puts new strings in the places of old ones, which the recipe must have.
@@ -83,6 +84,7 @@ func do(t *testing.T, dir, script string) {
 // testMake checks when make runs. A run notes the text of src/200, and its own input, which must be empty.
 // Then it waits until the file hold is gone, and notes its end.
 func testMake(t *testing.T, recipe string) {
+	t.Parallel()
 	for name, client := range map[string]string{
 		"nc":   "nc $HOST $PORT </dev/null",
 		"ncat": "until [ -e close ]; do sleep 0.1; done | ncat $HOST $PORT", // which half-closes then
@@ -260,6 +262,7 @@ func testNode(t *testing.T, recipe string) {
 
 func testPython(t *testing.T, recipe string) {
 	needs(t, "python3")
+	t.Parallel()
 	recipe = adapt(t, recipe, "time.sleep(1)", "time.sleep(0.01)")
 	t.Run("cut", func(t *testing.T) { testCut(t, recipe) })
 	t.Run("killed", func(t *testing.T) { testKilled(t, recipe) })
