@@ -907,7 +907,7 @@ func (m movedInfo) Sys() any {
 func TestSlowRemount(t *testing.T) {
 	t.Parallel()
 	dir := t.TempDir()
-	for i := range 200 {
+	for i := range 100 {
 		writeFiles(t, dir, fmt.Sprintf("tree/%d/a", i))
 	}
 	c := configure(t, dir+"/tree").pollConfig
