@@ -857,6 +857,7 @@ func TestPieces(t *testing.T) {
 // TestForgetting sees that records go when all have read them, and take the place
 // of those before them.
 func TestForgetting(t *testing.T) {
+	t.Parallel()
 	l := newJournalTest(t)
 	l.say("changed", 0, 100)
 	if len(l.records) != 0 {

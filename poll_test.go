@@ -1304,6 +1304,7 @@ func TestHungTree(t *testing.T) {
 
 // TestSlowStat has stats that take a millisecond: 1,000 in a row would take a second.
 func TestSlowStat(t *testing.T) {
+	t.Parallel()
 	dir := t.TempDir()
 	for i := range 1000 {
 		writeFiles(t, dir, fmt.Sprintf("tree/%03d", i))
@@ -1335,6 +1336,7 @@ func TestSlowStat(t *testing.T) {
 
 // TestSlowBaseline says how far it is, which never is less than before.
 func TestSlowBaseline(t *testing.T) {
+	t.Parallel()
 	dir := t.TempDir()
 	for i := range 300 {
 		writeFiles(t, dir, fmt.Sprintf("tree/%d/file", i))
@@ -1566,6 +1568,7 @@ func TestFewLeft(t *testing.T) {
 
 // TestHang has calls hang when the server has long begun. The log says so once, and once when that is over.
 func TestHang(t *testing.T) {
+	t.Parallel()
 	dir := t.TempDir()
 	writeFiles(t, dir, "tree/a")
 	synctest.Test(t, func(t *testing.T) {
@@ -1602,6 +1605,7 @@ func TestHang(t *testing.T) {
 // TestLongPoll has polls that take half a minute, but get answers, and polls that are far apart: no log speaks
 // of that.
 func TestLongPoll(t *testing.T) {
+	t.Parallel()
 	dir := t.TempDir()
 	for i := range 100 {
 		writeFiles(t, dir, fmt.Sprintf("tree/%d", i))
