@@ -805,6 +805,9 @@ func TestIdle(t *testing.T) {
 	for line := range strings.Lines(text[len(before):]) {
 		_, call, _ := strings.Cut(line, " ")
 		call = strings.TrimSpace(call)
+		if strings.Contains(call, `"/sys/devices/system/cpu/`) {
+			continue // the C library counts the processors when a thread begins
+		}
 		if strings.HasPrefix(call, "open") && !strings.Contains(call, dir+`/tree/"`) && !strings.Contains(call, dir+`/tree/d/"`) {
 			t.Errorf("got %s", line)
 		}
