@@ -229,7 +229,7 @@ func (p *poller) each(es []*entry, visit func(*entry)) {
 	var work func()
 	work = func() {
 		for n := begun.Add(1); int(n) <= len(es); n = begun.Add(1) {
-			if p.slow.Load() && int(n) < len(es) {
+			if p.slow.Load() {
 				select {
 				case p.helpers <- struct{}{}:
 					helped.Go(func() {
