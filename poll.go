@@ -260,11 +260,9 @@ func (p *poller) visit(e *entry, above error) {
 	if e.place == nil {
 		return
 	}
-	if e.stamp.kind != directory && e.pending == nil {
-		e.place.entries = nil
-	}
 	e.place.entries = slices.DeleteFunc(e.place.entries, func(c *entry) bool {
-		return c.unlisted && !c.stamp.there() && c.pending == nil // a link to nothing is not there, but listed
+		listed := e.stamp.kind == directory && !c.unlisted // as a link to nothing is, which is not there
+		return !listed && !c.stamp.there() && c.pending == nil
 	})
 	p.each(e.place.entries, func(c *entry) { p.visit(c, below) })
 }

@@ -1536,7 +1536,7 @@ func TestForgotten(t *testing.T) {
 	}
 }
 
-// TestFewLeft keeps one of a hundred files: what was kept of the others is garbage.
+// TestFewLeft keeps one of a hundred files: what was kept of the others is garbage. Then it removes the tree.
 func TestFewLeft(t *testing.T) {
 	t.Parallel()
 	const n = 100
@@ -1562,6 +1562,13 @@ func TestFewLeft(t *testing.T) {
 	}, "end of the entries of files that are gone, but of %v", &freed)
 	if left := len(p.roots[0].place.entries); left != 1 {
 		t.Errorf("%d entries are left, want 1", left)
+	}
+	os.RemoveAll(dir + "/tree")
+	for range missesToRemove + 2 {
+		p.poll(t.Context())
+	}
+	if left := len(p.roots[0].place.entries); left != 0 {
+		t.Errorf("%d entries are left of a tree that is gone, want none", left)
 	}
 	runtime.KeepAlive(p)
 }
