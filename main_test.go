@@ -43,11 +43,17 @@ func TestMain(m *testing.M) {
 // unless it is broken.
 const longEnough = 20 * time.Second
 
-// until waits until ok returns true. What it waits for is formatted when that does not come.
+// until waits until ok returns true. What it waits for is formatted when that does not come, with the strings
+// that args point to as they are by then.
 func until(t *testing.T, ok func() bool, what string, args ...any) {
 	t.Helper()
 	for deadline := time.Now().Add(longEnough); !ok(); time.Sleep(time.Millisecond) {
 		if time.Now().After(deadline) {
+			for i, arg := range args {
+				if s, ok := arg.(*string); ok {
+					args[i] = *s
+				}
+			}
 			t.Fatalf("still no "+what, args...)
 		}
 	}

@@ -321,12 +321,13 @@ signal.signal(signal.SIGUSR1, show)
 	}
 	calm()
 	storm.Wait()
-	var got []byte
+	var got string
 	want := listing(targets)
 	until(t, func() bool {
 		mirror.Process.Signal(syscall.SIGUSR1)
-		got, _ = os.ReadFile(dir + "/mirror")
-		return string(got) == want
+		text, _ := os.ReadFile(dir + "/mirror")
+		got = string(text)
+		return got == want
 	}, "mirror of %q, but %q", want, &got)
 }
 
