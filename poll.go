@@ -351,7 +351,7 @@ func (p *poller) restat(e *entry) error {
 	}
 	err = p.recheck(e)
 	if e.place != nil && e.place.device != device {
-		e.place.network, e.place.smb = p.mounts.network(device, e.place.device != 0)
+		e.place.network, e.place.smb = p.mounts.network(device, p.now)
 		e.place.device = device
 	}
 	if e.troubled && st.kind == directory {
@@ -970,17 +970,13 @@ func (m *mounts) refresh(since time.Time) {
 	}
 }
 
-// network reports whether another machine or program can change what is on a device, and whether it is on SMB. A
-// device that is not listed (btrfs, overlay) is local. moved says that its number may have been another one's.
-func (m *mounts) network(device uint64, moved bool) (network, smb bool) {
+// network reports whether another machine or program can change what is on a device, and whether it is on SMB,
+// as mounts are at since or later. A device that is not listed (btrfs, overlay) is local.
+func (m *mounts) network(device uint64, since time.Time) (network, smb bool) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	key := fmt.Sprintf("%d:%d", device>>8&0xfff|device>>32&^0xfff, device&0xff|device>>12&^0xff) // of st_dev
-	if _, listed := m.devices[key]; !listed || moved {
-		m.refresh(time.Now())
-	}
-	fstype := m.devices[key]
-	m.devices[key] = fstype // so that an unlisted one is looked up once
+	m.refresh(since)
+	fstype := m.devices[fmt.Sprintf("%d:%d", device>>8&0xfff|device>>32&^0xfff, device&0xff|device>>12&^0xff)] // of st_dev
 	switch fstype {
 	case "cifs", "smb3", "smbfs":
 		return true, true
