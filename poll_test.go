@@ -623,7 +623,7 @@ func (s *script) writeMountinfo() error {
 	text.WriteString("1 0 0:255 / / rw,relatime shared:1 - ext4 /dev/vda rw\n")
 	for _, m := range s.disk.mounts {
 		if m.kind != "" {
-			point := strings.ReplaceAll(filepath.Join(s.realDir(), m.path), " ", `\040`)
+			point := strings.NewReplacer(`\`, `\134`, " ", `\040`).Replace(filepath.Join(s.realDir(), m.path))
 			fmt.Fprintf(&text, "%d 1 0:%d / %s rw,relatime - %s source rw\n", m.device+1, m.device, point, m.kind)
 		}
 	}
