@@ -417,14 +417,12 @@ func absent(err error) bool {
 func (p *poller) note(e *entry, st stamp) {
 	stays := e.stamp.kind == directory && st.kind == directory // what it holds is reported instead
 	quiet := e.parent != nil && p.roots[0].place.unknown && !p.list
-	if !stays && !quiet && (e.stamp.there() || st.there()) {
+	if !stays && !quiet {
 		e.differs()
 	}
 	e.stamp, e.doubt = st, p.doubtOf(e, st)
-	if st.kind == directory && e.place == nil { // set once: what is in e may be looked at by another goroutine
-		e.place = &place{}
-	}
 	if st.kind == directory {
+		e.place = cmp.Or(e.place, &place{}) // an earlier one may hold entries that are still to be reported
 		e.place.stale = true
 	}
 }
