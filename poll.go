@@ -577,15 +577,12 @@ func (p *poller) names(dir string) (map[string]bool, error) {
 	return names, nil
 }
 
-const madeUpLen = len(".nfs") + 24 // digits, which is len(".fuse_hidden") + 16
-
 // madeUp reports whether name is one that NFS and FUSE clients make up for a file that was deleted while open.
 func madeUp(name string) bool {
-	hex, found := strings.CutPrefix(name, ".nfs")
-	if !found {
-		hex, found = strings.CutPrefix(name, ".fuse_hidden")
-	}
-	return found && len(name) == madeUpLen && strings.Trim(hex, "0123456789abcdefABCDEF") == ""
+	isHex := func(s string, n int) bool { return len(s) == n && strings.Trim(s, "0123456789abcdefABCDEF") == "" }
+	nfs, isNFS := strings.CutPrefix(name, ".nfs")
+	fuse, isFUSE := strings.CutPrefix(name, ".fuse_hidden")
+	return isNFS && isHex(nfs, 24) || isFUSE && isHex(fuse, 16)
 }
 
 // excluded reports whether an -exclude skips what has that name in dir, or why that cannot be told.
