@@ -890,10 +890,9 @@ func findStatFields() (f statFields) {
 	sys := reflect.TypeOf(fi.Sys()).Elem()
 	dev, _ := sys.FieldByName("Dev")
 	ino, hasIno := sys.FieldByName("Ino")
-	ctime, hasCtime := sys.FieldByName("Ctim")
-	if !hasCtime {
-		ctime, hasCtime = sys.FieldByName("Ctimespec") // macOS, NetBSD
-	}
+	ctime, hasCtime := sys.FieldByNameFunc(func(name string) bool {
+		return name == "Ctim" || name == "Ctimespec" // on macOS and NetBSD
+	})
 	if hasIno && hasCtime {
 		f = statFields{dev.Index, ino.Index, ctime.Index}
 	}
