@@ -172,7 +172,7 @@ type poller struct {
 	polled  atomic.Bool   // the first poll is over
 	asking  atomic.Bool   // a poll is under way
 	answers atomic.Uint64 // grows when a call returns
-	seen    atomic.Uint64 // entries that this poll has visited
+	seen    atomic.Uint64 // entries that this poll has looked at
 
 	// The polling's own notes.
 	heard   uint64    // what answers was
@@ -196,14 +196,13 @@ func (p *poller) poll(ctx context.Context) {
 	p.now, p.pending = time.Now(), nil
 	p.seen.Store(0)
 	p.polls++
-	visit := func(e *entry) { p.visit(e, nil) }
 	if p.polls > 1 {
 		p.openParent()
 	}
-	p.each(p.roots, visit)
+	p.visitAll(p.roots, nil)
 	if p.polls == 1 && p.openParent() { // or a stale first look would show as a change later
 		p.pending = nil
-		p.each(p.roots, visit)
+		p.visitAll(p.roots, nil)
 	}
 	p.split(ctx)
 	if p.tree && len(p.pending) > 0 && p.mounts.gone(p.roots[0].place.mounts, p.roots[0].path, time.Now()) {
@@ -222,8 +221,8 @@ const (
 	sampleEvery = 8                      // of so many fast calls, the time of one is taken
 )
 
-// each calls visit with each of es. While calls are slow, it does so in as many goroutines as p has helpers left.
-func (p *poller) each(es []*entry, visit func(*entry)) {
+// visitAll visits each of es. While calls are slow, it does so in as many goroutines as p has helpers left.
+func (p *poller) visitAll(es []*entry, above error) {
 	var begun atomic.Int64
 	var helped sync.WaitGroup
 	var work func()
@@ -239,19 +238,19 @@ func (p *poller) each(es []*entry, visit func(*entry)) {
 				default:
 				}
 			}
-			visit(es[n-1])
+			p.visit(es[n-1], above)
 		}
 	}
 	work()
 	helped.Wait()
 }
 
-// visit looks at e and then at what is in it. above is why there is no need to look, if the directory that
-// holds e has met something that is true of e as well.
+// visit looks at e, judges it, and visits what is in it. above is the error that e gets in place of a look, if
+// the directory that holds it is gone or stays as it was.
 func (p *poller) visit(e *entry, above error) {
 	err := above
-	if n := p.seen.Add(1); err == nil {
-		err = p.look(e, n)
+	if err == nil {
+		err = p.look(e)
 	}
 	if e.stamp.kind == directory && !p.tree {
 		return // split gives it a poller of its own
@@ -261,10 +260,10 @@ func (p *poller) visit(e *entry, above error) {
 		return
 	}
 	e.place.entries = slices.DeleteFunc(e.place.entries, func(c *entry) bool {
-		listed := e.stamp.kind == directory && !c.unlisted // as a link to nothing is, which is not there
+		listed := e.stamp.kind == directory && !c.unlisted // a link to nothing is listed, but not there
 		return !listed && !c.stamp.there() && c.pending == nil
 	})
-	p.each(e.place.entries, func(c *entry) { p.visit(c, below) })
+	p.visitAll(e.place.entries, below)
 }
 
 // split gives a target that turns out to be a directory a poller of its own, so that a tree does not delay
@@ -281,9 +280,9 @@ func (p *poller) split(ctx context.Context) {
 
 const rereadEvery = 16 // polls, about: some file systems do not keep the times of directories
 
-// look stats e, which is the nth entry of the poll, and reads the names in it, if there may be new ones. It
-// returns why it cannot say what is there.
-func (p *poller) look(e *entry, n uint64) error {
+// look stats e, and reads the names in it, if there may be new ones. It returns why it cannot say what is there.
+func (p *poller) look(e *entry) error {
+	n := p.seen.Add(1)
 	if n%sampleEvery == 1 || p.slow.Load() {
 		start := time.Now()
 		defer func() { p.slow.Store(time.Since(start) > slowCall) }()
