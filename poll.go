@@ -604,38 +604,34 @@ func (p *poller) excluded(dir, name string) (matched bool, err error) {
 	return false, nil
 }
 
-// judge draws the conclusions from what a look at e met, and returns what that is for the entries in e.
+// judge takes in what a look at e returned, and returns the error that the entries in e get in place of a look.
 func (p *poller) judge(e *entry, err error) (below error) {
 	p.judging.Lock()
 	defer p.judging.Unlock()
 	if e.parent != nil && p.freezes(e.parent, err) {
 		err = errKept
 	}
-	frozen := err != nil && !absent(err)
 	switch {
-	case frozen:
-		p.trouble(e, err)
 	case err == nil:
-		p.recovered(e, "readable again")
-	default:
-		p.miss(e)
-	}
-	if !absent(err) {
 		e.missed = 0
+		p.recovered(e, "readable again")
+	case absent(err):
+		p.miss(e)
+	default:
+		e.missed = 0
+		p.trouble(e, err)
+		below = errKept
+	}
+	if e.place != nil {
+		e.place.frozen = below != nil
 	}
 	if e.pending != nil {
 		p.pending = append(p.pending, e)
 	}
-	if e.place != nil {
-		e.place.frozen = frozen
+	if below == nil && !e.holds() {
+		below = fs.ErrNotExist
 	}
-	switch {
-	case frozen:
-		return errKept
-	case !e.holds():
-		return fs.ErrNotExist
-	}
-	return nil
+	return below
 }
 
 // freezes reports whether what the directory dir holds stays as it was, because dir cannot be read or
