@@ -79,7 +79,7 @@ func (g *polling) start(ctx context.Context) {
 	}
 }
 
-// newPoller returns one that supervise knows. The log calls it by the label.
+// newPoller returns a poller that supervise knows, and that the log calls by its label.
 func (g *polling) newPoller(label string, roots []*entry, tree bool) *poller {
 	p := &poller{polling: g, label: label, roots: roots, tree: tree, heardAt: time.Now(), helpers: make(chan struct{}, sideBySide-1)}
 	p.polled.Store(roots[0].place.said) // for a tree that came later is polled as any other
@@ -94,8 +94,8 @@ const (
 	checkEvery = time.Second      // and every other time a first poll says how far it is
 )
 
-// supervise calls begin when every target has been polled, or those that have not stand still for the time of
-// patience. From then on it logs which polls get no answer, until ctx is done.
+// supervise calls begin when every target has been polled, or when the polls of the others stand still for the
+// time of patience. From then on it logs which polls get no answer, until ctx is done.
 func (g *polling) supervise(ctx context.Context, begin func()) {
 	tick := time.NewTicker(checkEvery)
 	defer tick.Stop()
@@ -459,7 +459,8 @@ func (p *poller) doubtOf(e *entry, st stamp) *doubt {
 func (p *poller) comparesAll(e *entry) bool { return p.content && !p.rootOf(e).place.smb }
 
 // recheck looks behind the stamp of e if there is a doubt about it. The doubt ends with the first look after its
-// time, unless -content needs it or the content cannot be read for now (EMFILE, EIO: errors only for -content).
+// time, unless -content compares e at every poll or the content cannot be read for now (EMFILE, EIO). recheck
+// returns why it cannot be read only for -content.
 func (p *poller) recheck(e *entry) (err error) {
 	d := e.doubt
 	if d == nil {
@@ -490,8 +491,8 @@ func (p *poller) recheck(e *entry) (err error) {
 
 var errMoved = errors.New("changed since its stat") // so what was opened is not what the stamp is of
 
-// hash returns a hash of the content of the file e. Only a regular file is read: what has taken its name by
-// now could block. If its stamp is another one when it is read, that is an error, and no change yet.
+// hash returns a hash of the content of the file e. Only a regular file is read, because a FIFO or a device that
+// has replaced it would block. If the stamp differs after the reading, that is an error, and no change yet.
 func (p *poller) hash(e *entry) (uint64, error) {
 	f, err := p.open(e.path)
 	if err != nil {
@@ -993,9 +994,9 @@ func (m *mounts) above(path string, since time.Time) (points []string) {
 	return points
 }
 
-// gone reports whether one of points is not mounted any more, at since or later, while its directory is there,
-// and path, if it leads anywhere, leads there. The log says when that begins and ends. While mounts cannot be
-// read, they count as gone, so that nothing is removed.
+// gone reports whether one of points, as they are at since or later, is not mounted any more while its directory
+// is there, and path leads into that or nowhere. The log says when a mount goes and comes back. While mounts cannot
+// be read, they count as gone, so that nothing is removed.
 func (m *mounts) gone(points []string, path string, since time.Time) (gone bool) {
 	to, toErr := filepath.EvalSymlinks(path)
 	m.mu.Lock()
