@@ -714,7 +714,7 @@ func (p *poller) tell(due []*entry) {
 	changes := make([]change, 0, len(due)) // growing it would cost memory with 100,000 of -list
 	for _, e := range slices.Backward(due) {
 		if e.ended() && !e.holdsTold() {
-			changes = append(changes, p.change(e, e.pending.told.kind, stamp{}, false, e.pending.last))
+			changes = append(changes, p.change(e, stamp{}))
 			e.pending.told = stamp{}
 		}
 	}
@@ -728,8 +728,8 @@ func (p *poller) tell(due []*entry) {
 		case e.ended():
 			// The removal of something below settles later.
 		default:
-			if created := !told.there(); created || e.stamp.kind != directory {
-				changes = append(changes, p.change(e, e.stamp.kind, e.stamp, created, e.pending.last))
+			if !told.there() || e.stamp.kind != directory {
+				changes = append(changes, p.change(e, e.stamp))
 			}
 			e.pending = nil
 		}
@@ -737,9 +737,11 @@ func (p *poller) tell(due []*entry) {
 	p.report(changes)
 }
 
-// change returns the change that e, shown as of kind k, is st, as was seen at a time.
-func (p *poller) change(e *entry, k kind, st stamp, created bool, at time.Time) change {
-	return change{p.shown(e, k), p.rootOf(e).place.target, e.parent == nil, created, st, at.UnixMilli()}
+// change returns the change by which e becomes st for subscribers. What is gone is shown as what it was.
+func (p *poller) change(e *entry, st stamp) change {
+	d := e.pending
+	path := p.shown(e, cmp.Or(st.kind, d.told.kind))
+	return change{path, p.rootOf(e).place.target, e.parent == nil, !d.told.there(), st, d.last.UnixMilli()}
 }
 
 const maxSettles = 10 // settle durations, after which even what never keeps still is reported
