@@ -75,14 +75,16 @@ func (g *polling) start(ctx context.Context) {
 		if len(roots) == 1 {
 			dir = g.targets[roots[0].place.target]
 		}
-		go g.newPoller(dir, roots, false).run(ctx)
+		go g.newPoller(dir, roots, false, false).run(ctx)
 	}
 }
 
-// newPoller returns a poller that supervise knows, and that the log calls by its label.
-func (g *polling) newPoller(label string, roots []*entry, tree bool) *poller {
-	p := &poller{polling: g, label: label, roots: roots, tree: tree, heardAt: time.Now(), helpers: make(chan struct{}, sideBySide-1)}
-	p.polled.Store(roots[0].place.said) // for a tree that came later is polled as any other
+// newPoller returns a poller that supervise knows, and that the log calls by its label. polled says that another
+// one has polled the roots before.
+func (g *polling) newPoller(label string, roots []*entry, tree, polled bool) *poller {
+	p := &poller{polling: g, label: label, roots: roots, tree: tree, heardAt: time.Now()}
+	p.helpers = make(chan struct{}, sideBySide-1)
+	p.polled.Store(polled)
 	g.mu.Lock()
 	defer g.mu.Unlock()
 	g.pollers = append(g.pollers, p)
@@ -169,7 +171,7 @@ type poller struct {
 	pending []*entry   // those whose difference has not been reported
 
 	// The polling reads these while a call hangs.
-	polled  atomic.Bool   // the first poll is over
+	polled  atomic.Bool   // the first poll of its targets is over
 	asking  atomic.Bool   // a poll is under way
 	answers atomic.Uint64 // grows when a call returns
 	seen    atomic.Uint64 // entries that this poll has looked at
@@ -186,7 +188,6 @@ func (p *poller) run(ctx context.Context) {
 		p.asking.Store(true)
 		p.poll(ctx)
 		p.asking.Store(false)
-		p.polled.Store(true)
 		wait(ctx, p.interval)
 	}
 }
@@ -270,11 +271,11 @@ func (p *poller) visit(e *entry, above error) {
 // its neighbours or, when it hangs, silence them.
 func (p *poller) split(ctx context.Context) {
 	p.roots = slices.DeleteFunc(p.roots, func(e *entry) bool {
-		splits := !p.tree && e.stamp.kind == directory
-		if splits {
-			go p.newPoller(p.shown(e, directory), []*entry{e}, true).run(ctx)
+		if p.tree || e.stamp.kind != directory {
+			return false
 		}
-		return splits
+		go p.newPoller(p.shown(e, directory), []*entry{e}, true, p.polled.Load()).run(ctx)
+		return true
 	})
 }
 
@@ -692,7 +693,7 @@ func (p *poller) recovered(e *entry, how string) {
 func (p *poller) answered() {
 	for _, e := range p.roots {
 		e.place.unknown = e.place.unknown && e.place.frozen
-		if e.place.said {
+		if p.polled.Load() {
 			continue
 		}
 		line := "waiting for " + quote(p.shown(e, e.stamp.kind))
@@ -702,9 +703,9 @@ func (p *poller) answered() {
 		if e.stamp.kind == directory {
 			line = fmt.Sprintf("%s (%d entries)", line, p.seen.Load())
 		}
-		e.place.said = true
 		p.firsts <- firstLine{e.place.target, line}
 	}
+	p.polled.Store(true)
 }
 
 // tell reports the differences of due. Removals come first, deepest first, then the rest, parents first.
@@ -794,7 +795,6 @@ type place struct {
 	// Of targets only.
 	target    int32    // its index
 	unknown   bool     // it has not answered yet, so what is there is not news
-	said      bool     // the log says what it is at first
 	mounts    []string // the mount points that it is on or below
 	unmounted bool     // one of them is not mounted
 }

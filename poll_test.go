@@ -1796,7 +1796,7 @@ func BenchmarkTargets(b *testing.B) {
 // quietPoller returns a poller of a tree that reports to nobody.
 func quietPoller(c pollConfig, dir string) *poller {
 	g := newPolling([]string{dir}, c, log.New(io.Discard, "", 0), func([]change) {})
-	return g.newPoller(dir, []*entry{{path: dir, place: &place{}}}, true)
+	return g.newPoller(dir, []*entry{{path: dir, place: &place{}}}, true, false)
 }
 
 // identity returns what tells a file from another one of the same content.
