@@ -540,17 +540,22 @@ func (p *poller) readDir(e *entry) error {
 	}
 	for _, c := range dir.entries {
 		name := c.path[len(prefix):]
-		c.unlisted = !names[name]
+		_, listed := names[name]
+		c.unlisted = !listed
 		delete(names, name)
 	}
-	for name := range names {
-		dir.entries = append(dir.entries, &entry{path: prefix + name, parent: e})
+	for name, known := range names {
+		if known {
+			dir.entries = append(dir.entries, &entry{path: prefix + name, parent: e})
+		}
+		dir.stale = dir.stale || !known
 	}
 	slices.SortFunc(dir.entries, func(a, b *entry) int { return cmp.Compare(a.path, b.path) })
 	return nil
 }
 
-// names returns the names in a directory that are not to be skipped. dir ends with a separator.
+// names returns the names in a directory that are not to be skipped, each with whether that is known. dir ends
+// with a separator.
 func (p *poller) names(dir string) (map[string]bool, error) {
 	f, err := p.open(dir)
 	if err != nil {
@@ -563,12 +568,8 @@ func (p *poller) names(dir string) (map[string]bool, error) {
 		some, err = f.Readdirnames(4096)
 		p.answers.Add(1)
 		for _, name := range some {
-			excluded, err := p.excluded(dir, name)
-			if err != nil {
-				return nil, err
-			}
-			if !excluded && !madeUp(name) {
-				names[name] = true
+			if excluded, known := p.excluded(dir, name); !excluded && !madeUp(name) {
+				names[name] = known
 			}
 		}
 	}
@@ -586,24 +587,26 @@ func madeUp(name string) bool {
 	return isNFS && isHex(nfs, 24) || isFUSE && isHex(fuse, 16)
 }
 
-// excluded reports whether an -exclude skips what has that name in dir, or why that cannot be told.
-func (p *poller) excluded(dir, name string) (matched bool, err error) {
+// excluded reports whether an -exclude skips what has that name in dir, and whether that is known: a pattern for
+// directories needs a look at it.
+func (p *poller) excluded(dir, name string) (excluded, known bool) {
+	known = true
 	for _, x := range p.exclude {
 		subject := name
 		if x.path {
 			subject = filepath.ToSlash((dir + name)[len(withSeparator(p.roots[0].path)):])
 		}
-		matched, _ = path.Match(x.glob, subject) // parse has seen that it is well formed
+		matched, _ := path.Match(x.glob, subject) // parse has seen that it is well formed
 		if matched && x.dirsOnly {
-			var fi os.FileInfo
-			fi, err = p.lstat(dir + name)
-			matched = err == nil && fi.IsDir()
+			fi, err := p.lstat(dir + name)
+			p.answers.Add(1)
+			matched, known = err == nil && fi.IsDir(), err == nil
 		}
-		if matched || err != nil && !absent(err) {
-			return matched, err
+		if matched {
+			return true, true
 		}
 	}
-	return false, nil
+	return false, known
 }
 
 // judge takes in what a look at e returned, and returns the error that the entries in e get in place of a look.
