@@ -609,11 +609,20 @@ func (p *poller) excluded(dir, name string) (excluded, known bool) {
 	return false, known
 }
 
-// judge takes in what a look at e returned, and returns the error that the entries in e get in place of a look.
+// judge takes in what a look at e returned, and returns the error that the entries in e get in place of a look. If
+// the directory of e cannot be searched, that is why e cannot be looked at, and all that is in it stays as it was.
 func (p *poller) judge(e *entry, err error) (below error) {
+	dir, unsearchable := e.parent, error(nil)
+	if dir != nil && err != nil && err != errKept && !absent(err) && !e.troubled {
+		_, unsearchable = p.lstat(withSeparator(dir.path) + ".")
+	}
 	p.judging.Lock()
 	defer p.judging.Unlock()
-	if e.parent != nil && p.freezes(e.parent, err) {
+	if unsearchable != nil && !absent(unsearchable) && !dir.place.frozen {
+		dir.place.frozen = true
+		p.trouble(dir, unsearchable)
+	}
+	if dir != nil && dir.place.frozen {
 		err = errKept
 	}
 	switch {
@@ -637,18 +646,6 @@ func (p *poller) judge(e *entry, err error) (below error) {
 		below = fs.ErrNotExist
 	}
 	return below
-}
-
-// freezes reports whether what the directory dir holds stays as it was, because dir cannot be read or
-// searched. err is what a look at an entry in it met.
-func (p *poller) freezes(dir *entry, err error) bool {
-	if !dir.place.frozen && err != nil && !absent(err) {
-		if _, why := p.lstat(withSeparator(dir.path) + "."); why != nil && !absent(why) {
-			dir.place.frozen = true
-			p.trouble(dir, why)
-		}
-	}
-	return dir.place.frozen
 }
 
 const missesToRemove = 2 // polls in a row, so that an editor's unlink and create is one change
