@@ -167,8 +167,8 @@ type poller struct {
 	helpers chan struct{} // holds a token for each helper
 	slow    atomic.Bool   // the latest call that was timed took long
 
-	judging sync.Mutex // guards places while entries in them are judged, and
-	pending []*entry   // those whose difference has not been reported
+	judging   sync.Mutex // guards places while entries in them are judged, and
+	differing []*entry   // those whose difference has not been reported
 
 	// The polling reads these while a call hangs.
 	polled  atomic.Bool   // the first poll of its targets is over
@@ -194,7 +194,7 @@ func (p *poller) run(ctx context.Context) {
 
 // poll looks at the targets and at all that is below them, and reports what is different.
 func (p *poller) poll(ctx context.Context) {
-	p.now, p.pending = time.Now(), nil
+	p.now, p.differing = time.Now(), nil
 	p.seen.Store(0)
 	p.polls++
 	if p.polls > 1 {
@@ -202,17 +202,12 @@ func (p *poller) poll(ctx context.Context) {
 	}
 	p.visitAll(p.roots, nil)
 	if p.polls == 1 && p.openParent() { // or a stale first look would show as a change later
-		p.pending = nil
+		p.differing = nil
 		p.visitAll(p.roots, nil)
 	}
 	p.split(ctx)
-	if p.tree && len(p.pending) > 0 && p.mounts.gone(p.roots[0].place.mounts, p.roots[0].path, time.Now()) {
-		for _, e := range p.pending { // the mount went during this poll: what was seen may lie below its mount point
-			e.stamp, e.pending = e.pending.told, nil
-		}
-		p.pending = nil
-	}
-	p.tell(slices.DeleteFunc(p.pending, func(e *entry) bool { return !p.settled(e) }))
+	p.undo()
+	p.tell(slices.DeleteFunc(p.differing, func(e *entry) bool { return !p.settled(e) }))
 	p.answered()
 }
 
@@ -301,8 +296,8 @@ func (p *poller) look(e *entry) error {
 // A file server is asked about a file when the file is opened; a stat alone is answered from a cache that
 // is up to a minute old. So what is on a network mount is opened before its stat: directories, for what is
 // created, replaced or removed in them, and named files, for what is written to them. On a local disk that
-// would only wake the inotify watchers and scanners of other people. Files on SMB are never opened: Linux
-// closes them late, so that a file that is opened at every poll is answered from the first open, for ever.
+// would only wake the inotify watchers and scanners of other people. Files on SMB are not opened: Linux closes
+// them late, so that a file that is opened at every poll is answered from the first open, for ever.
 
 // openParent opens the directory of the targets if one of them is a file on a network mount, or missing. It
 // reports whether that is so.
@@ -336,8 +331,8 @@ func (p *poller) restat(e *entry) error {
 	}
 	st, device, err := p.statOf(e)
 	p.answers.Add(1)
-	if e.parent == nil && p.strayed(e, st, device, err) {
-		return errKept
+	if e.parent == nil {
+		st, device, err = p.onMount(e, st, device, err)
 	}
 	if err != nil {
 		return err
@@ -349,11 +344,11 @@ func (p *poller) restat(e *entry) error {
 	if p.openAll && e.parent != nil && st.kind == file && was != file {
 		return p.restat(e) // which opens it, now that it is known to be a file
 	}
-	err = p.recheck(e)
 	if e.place != nil && e.place.device != device {
 		e.place.network, e.place.smb = p.mounts.network(device, p.now)
 		e.place.device = device
 	}
+	err = p.recheck(e)
 	if e.troubled && st.kind == directory {
 		e.place.stale = true
 		_, err = p.lstat(withSeparator(e.path) + ".") // which fails if it cannot be searched
@@ -389,19 +384,22 @@ func (p *poller) statOf(e *entry) (st stamp, device uint64, err error) {
 // errKept is why an entry keeps its last state, when the log has the reason already.
 var errKept = errors.New("kept as it was")
 
-// strayed reports whether the target e is missing, or another one than before, because a mount is gone. If
-// another one is there on a mount, it belongs to that mount from now on.
-func (p *poller) strayed(e *entry, st stamp, device uint64, err error) bool {
+// onMount returns what statOf has returned for the target e. If e is missing, or another one than before, because
+// a mount is gone, it returns errKept. If another one is there on a mount, it belongs to that mount from now on.
+func (p *poller) onMount(e *entry, st stamp, device uint64, err error) (stamp, uint64, error) {
 	root := e.place
-	other := err == nil && (st.ino != e.stamp.ino || device != root.device)
-	if e.stamp.there() && (other || absent(err) || root.unmounted) {
+	other := func() bool { return err == nil && (st.ino != e.stamp.ino || device != root.device) }
+	if e.stamp.there() && (other() || absent(err) || root.unmounted) {
 		root.stale = root.stale || root.unmounted
-		root.unmounted = p.mounts.gone(root.mounts, e.path, p.now)
+		if root.unmounted = p.mounts.gone(root.mounts, e.path, p.now); root.unmounted {
+			return st, device, errKept
+		}
+		st, device, err = p.statOf(e) // again, because the mount may have come back after the first one
 	}
-	if other && !root.unmounted {
-		root.mounts = p.mounts.above(e.path, p.now)
+	if other() {
+		root.mounts = p.mounts.above(e.path, time.Now())
 	}
-	return root.unmounted
+	return st, device, err
 }
 
 // absent reports whether err says that there is nothing. Any other error says nothing about that. Package
@@ -640,7 +638,7 @@ func (p *poller) judge(e *entry, err error) (below error) {
 		e.place.frozen = below != nil
 	}
 	if e.pending != nil {
-		p.pending = append(p.pending, e)
+		p.differing = append(p.differing, e)
 	}
 	if below == nil && !e.holds() {
 		below = fs.ErrNotExist
@@ -706,6 +704,30 @@ func (p *poller) answered() {
 		p.firsts <- firstLine{e.place.target, line}
 	}
 	p.polled.Store(true)
+}
+
+// undo takes back what this poll has seen of targets whose mount is gone: it may be what lies below the mount point.
+func (p *poller) undo() {
+	var root *entry
+	gone, now := false, time.Now()
+	p.differing = slices.DeleteFunc(p.differing, func(e *entry) bool {
+		d := e.pending
+		if d.last.Before(p.now) || e.stamp.same(&d.told) {
+			return false // another poll saw it, or it is of the content of what was there before
+		}
+		if r := p.rootOf(e); r != root {
+			root, gone = r, p.mounts.gone(r.place.mounts, r.path, now)
+		}
+		if !gone {
+			return false
+		}
+		e.stamp, e.doubt = d.told, d.doubt
+		if d.first.Before(p.now) {
+			return false // what another poll saw is still to be told
+		}
+		e.pending = nil
+		return true
+	})
 }
 
 // tell reports the differences of due. Removals come first, deepest first, then the rest, parents first.
@@ -801,7 +823,8 @@ type place struct {
 
 // A pending difference waits to settle, and for its parent's turn.
 type pending struct {
-	told        stamp // what subscribers know
+	told        stamp  // what subscribers know
+	doubt       *doubt // about that
 	first, last time.Time
 }
 
@@ -817,7 +840,7 @@ type doubt struct {
 func (e *entry) differs() {
 	now := time.Now()
 	if e.pending == nil {
-		e.pending = &pending{told: e.stamp, first: now}
+		e.pending = &pending{told: e.stamp, doubt: e.doubt, first: now}
 	}
 	e.pending.last = now
 }
@@ -979,7 +1002,7 @@ func (m *mounts) network(device uint64, since time.Time) (network, smb bool) {
 	return strings.HasPrefix(fstype, "fuse."), false
 }
 
-// above returns the mount points that path is on or below, as they are at since or later.
+// above returns the mount points that path is on or below, as they are at since or later, but for the root's.
 func (m *mounts) above(path string, since time.Time) (points []string) {
 	path, err := filepath.EvalSymlinks(path)
 	if err != nil {
@@ -989,7 +1012,7 @@ func (m *mounts) above(path string, since time.Time) (points []string) {
 	defer m.mu.Unlock()
 	m.refresh(since)
 	for point := range m.points {
-		if strings.HasPrefix(withSeparator(path), withSeparator(point)) {
+		if point != "/" && strings.HasPrefix(withSeparator(path), withSeparator(point)) {
 			points = append(points, point)
 		}
 	}
@@ -1000,12 +1023,15 @@ func (m *mounts) above(path string, since time.Time) (points []string) {
 // is there, and path leads into that or nowhere. The log says when a mount goes and comes back. While mounts cannot
 // be read, they count as gone, so that nothing is removed.
 func (m *mounts) gone(points []string, path string, since time.Time) (gone bool) {
+	if len(points) == 0 {
+		return false
+	}
 	to, toErr := filepath.EvalSymlinks(path)
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	m.refresh(since)
 	if m.points == nil {
-		return len(points) > 0
+		return true
 	}
 	for _, point := range points {
 		lost := !m.points[point]

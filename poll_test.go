@@ -1805,9 +1805,18 @@ func identity(fi os.FileInfo) uint64 {
 	return st.ino
 }
 
-// TestMountLostInPoll takes a mount away while a poll looks at what is on it, so that the poll
-// sees the files below the mount point. They are not the files of the mount.
+// TestMountLostInPoll takes a mount away while a poll looks at what is on it, so that the poll sees the files
+// below the mount point. They are not the files of the mount.
 func TestMountLostInPoll(t *testing.T) {
+	for _, tt := range []struct {
+		name    string
+		targets []string
+	}{{"tree", []string{"/tree"}}, {"files", []string{"/tree/a", "/tree/b"}}} {
+		t.Run(tt.name, func(t *testing.T) { testMountLostInPoll(t, tt.targets) })
+	}
+}
+
+func testMountLostInPoll(t *testing.T, targets []string) {
 	dir, err := filepath.EvalSymlinks(t.TempDir())
 	if err != nil {
 		t.Fatal(err)
@@ -1823,20 +1832,20 @@ func TestMountLostInPoll(t *testing.T) {
 	}
 	set(mounted, time.Unix(1e8, 1))
 	synctest.Test(t, func(t *testing.T) {
-		c := configure(t, dir+"/tree")
+		var args []string
+		for _, target := range targets {
+			args = append(args, dir+target)
+		}
+		c := configure(t, args...)
 		var takeAway atomic.Bool
-		c.lstat = func(name string) (os.FileInfo, error) {
+		stat := func(name string) (os.FileInfo, error) {
 			if name == dir+"/tree/a" && takeAway.Swap(false) {
 				set("1 0 0:255 / / rw - ext4 x rw\n", time.Unix(2e8, 1))
 			}
-			return os.Lstat(name)
+			return os.Stat(name)
 		}
-		c.open = func(name string) (*os.File, error) {
-			if name == "/proc/self/mountinfo" {
-				name = mountinfo
-			}
-			return os.Open(name)
-		}
+		c.stat, c.lstat = stat, stat // there are no links
+		c.open = openMountinfo(mountinfo)
 		ln, logged := begin(t, c)
 		j := ln.dial("j")
 		j.drain()
@@ -1851,6 +1860,82 @@ func TestMountLostInPoll(t *testing.T) {
 		time.Sleep(time.Second)
 		if got, want := verbs(j.drain()), fmt.Sprintf("changed %[1]s/tree/a\nchanged %[1]s/tree/b\n", dir); got != want {
 			t.Errorf("sent %q, want %q", got, want)
+		}
+	})
+}
+
+// openMountinfo returns an open that finds another file in place of the system's mountinfo.
+func openMountinfo(mountinfo string) func(string) (*os.File, error) {
+	return func(name string) (*os.File, error) {
+		if name == "/proc/self/mountinfo" {
+			name = mountinfo
+		}
+		return os.Open(name)
+	}
+}
+
+// TestMountBackInPoll has a stat of a target see what lies below its mount point. By the time that the poll
+// asks for the mount, it is there again.
+func TestMountBackInPoll(t *testing.T) {
+	dir, err := filepath.EvalSymlinks(t.TempDir())
+	if err != nil {
+		t.Fatal(err)
+	}
+	writeFiles(t, dir, "tree/a", "below/a")
+	mountinfo := filepath.Join(t.TempDir(), "mountinfo")
+	if err := os.WriteFile(mountinfo, []byte("1 0 0:254 / "+dir+"/tree rw - ext4 x rw\n"), 0o666); err != nil {
+		t.Fatal(err)
+	}
+	synctest.Test(t, func(t *testing.T) {
+		c := configure(t, dir+"/tree/a")
+		var away atomic.Bool
+		c.stat = func(name string) (os.FileInfo, error) {
+			if away.Swap(false) {
+				name = dir + "/below/a"
+			}
+			return os.Stat(name)
+		}
+		c.open = openMountinfo(mountinfo)
+		ln, _ := begin(t, c)
+		j := ln.dial("j")
+		j.drain()
+		away.Store(true)
+		time.Sleep(time.Second)
+		if got := j.drain(); got != "" || away.Load() {
+			t.Errorf("sent %q, want nothing", got)
+		}
+	})
+}
+
+// TestManyErrors has each file of a tree fail by itself. Whether their directory can be searched is asked when
+// that begins, and not at every poll.
+func TestManyErrors(t *testing.T) {
+	dir := t.TempDir()
+	for i := range 100 {
+		writeFiles(t, dir, fmt.Sprintf("tree/%d", i))
+	}
+	synctest.Test(t, func(t *testing.T) {
+		c := configure(t, dir+"/tree")
+		var fails atomic.Bool
+		var searches atomic.Int64
+		c.lstat = func(name string) (os.FileInfo, error) {
+			if strings.HasSuffix(name, "/.") {
+				searches.Add(1)
+			} else if fails.Load() {
+				return nil, syscall.EIO
+			}
+			return os.Lstat(name)
+		}
+		_, logged := begin(t, c)
+		fails.Store(true)
+		time.Sleep(time.Second)
+		if n := strings.Count(logged.String(), "input/output error"); n != 100 || searches.Load() == 0 {
+			t.Errorf("%d lines and %d searches, want 100 and some", n, searches.Load())
+		}
+		searches.Store(0)
+		time.Sleep(time.Minute)
+		if n := searches.Load(); n > 0 {
+			t.Errorf("%d searches when all is known, want none", n)
 		}
 	})
 }
