@@ -1039,6 +1039,13 @@ func TestList(t *testing.T) {
 	if lines, _ := l.all(last); strings.Count(lines, "created ") != len(told) || strings.Contains(lines, "removed") {
 		t.Errorf("who joins last got %d lines, want %d, and none of what is gone", strings.Count(lines, "\n"), len(told))
 	}
+	l.say("removed", 0, 10_002)
+	for s := range l.subs {
+		l.all(s)
+	}
+	if len(l.records) != 1 || len(l.byPath) != 1 {
+		t.Errorf("%d records and %d paths are kept, want those of what is there: 1", len(l.records), len(l.byPath))
+	}
 }
 
 // TestListLimit leaves a long list unread. Nobody is disconnected for that, as what is there does not count.

@@ -952,7 +952,7 @@ type mounts struct {
 	mu      sync.Mutex
 	file    *os.File // stays open, so that a want of descriptors does not matter
 	readAt  time.Time
-	points  map[string]bool   // mount points, nil if they could not be read
+	points  map[string]bool   // mount points, none if they could not be read
 	devices map[string]string // file system types, by major:minor
 	lost    map[string]bool   // mount points that the log says are not mounted
 }
@@ -964,7 +964,7 @@ func (m *mounts) refresh(since time.Time) {
 	if !m.readAt.Before(since) {
 		return
 	}
-	m.readAt, m.points, m.devices = time.Now(), nil, map[string]string{}
+	m.readAt, m.points, m.devices = time.Now(), map[string]bool{}, map[string]string{}
 	if m.file == nil {
 		m.file, _ = m.open("/proc/self/mountinfo")
 	}
@@ -973,7 +973,6 @@ func (m *mounts) refresh(since time.Time) {
 	if err != nil { // also if it could not be opened
 		return
 	}
-	m.points = map[string]bool{}
 	unescape := strings.NewReplacer(`\040`, " ", `\011`, "\t", `\012`, "\n", `\134`, `\`)
 	for line := range strings.Lines(string(text)) {
 		mount, source, _ := strings.Cut(line, " - ")
@@ -1030,9 +1029,6 @@ func (m *mounts) gone(points []string, path string, since time.Time) (gone bool)
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	m.refresh(since)
-	if m.points == nil {
-		return true
-	}
 	for _, point := range points {
 		lost := !m.points[point]
 		if lost {

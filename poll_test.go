@@ -1940,6 +1940,41 @@ func TestManyErrors(t *testing.T) {
 	})
 }
 
+// TestUnsearchable has a directory that can be listed, but not searched. The log has one line for it, and not one
+// for each file in it, and it goes on from there.
+func TestUnsearchable(t *testing.T) {
+	dir := t.TempDir()
+	for i := range 100 {
+		writeFiles(t, dir, fmt.Sprintf("tree/d/%d", i))
+	}
+	synctest.Test(t, func(t *testing.T) {
+		c := configure(t, dir+"/tree")
+		var fails atomic.Bool
+		c.lstat = func(name string) (os.FileInfo, error) {
+			if fails.Load() && strings.HasPrefix(name, dir+"/tree/d/") {
+				return nil, syscall.EACCES
+			}
+			return os.Lstat(name)
+		}
+		ln, logged := begin(t, c)
+		j := ln.dial("j")
+		j.drain()
+		before := logged.String()
+		fails.Store(true)
+		time.Sleep(time.Minute)
+		fails.Store(false)
+		os.Remove(dir + "/tree/d/7")
+		time.Sleep(time.Minute)
+		got := strings.TrimPrefix(logged.String(), before)
+		if want := fmt.Sprintf("%[1]s/tree/d/: permission denied; keeping its last state\n%[1]s/tree/d/: readable again\n", dir); got != want {
+			t.Errorf("logged %q, want %q", got, want)
+		}
+		if got, want := verbs(j.drain()), "removed "+dir+"/tree/d/7\n"; got != want {
+			t.Errorf("sent %q, want %q", got, want)
+		}
+	})
+}
+
 // TestLateTreeHangs has a target come later, as a directory in which every look hangs. That is said,
 // though it is the first poll of that tree.
 func TestLateTreeHangs(t *testing.T) {
