@@ -387,17 +387,20 @@ var errKept = errors.New("kept as it was")
 // onMount returns what statOf has returned for the target e. If e is missing, or another one than before, because
 // a mount is gone, it returns errKept. If another one is there on a mount, it belongs to that mount from now on.
 func (p *poller) onMount(e *entry, st stamp, device uint64, err error) (stamp, uint64, error) {
-	root := e.place
+	root, since := e.place, time.Now()
+	if root.unmounted || !e.stamp.there() {
+		since = p.now // one reading of the mounts a poll is enough to wait
+	}
 	other := func() bool { return err == nil && (st.ino != e.stamp.ino || device != root.device) }
 	if e.stamp.there() && (other() || absent(err) || root.unmounted) {
 		root.stale = root.stale || root.unmounted
-		if root.unmounted = p.mounts.gone(root.mounts, e.path, p.now); root.unmounted {
+		if root.unmounted = p.mounts.gone(root.mounts, e.path, since); root.unmounted {
 			return st, device, errKept
 		}
 		st, device, err = p.statOf(e) // again, because the mount may have come back after the first one
 	}
 	if other() {
-		root.mounts = p.mounts.above(e.path, time.Now())
+		root.mounts = p.mounts.above(e.path, since) // as above, or undo would not miss a mount that goes now
 	}
 	return st, device, err
 }
