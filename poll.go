@@ -217,7 +217,8 @@ const (
 	sampleEvery = 8                      // of so many fast calls, the time of one is taken
 )
 
-// visitAll visits each of es. While calls are slow, it does so in as many goroutines as p has helpers left.
+// visitAll visits each of es. While calls are slow, it does so in as many goroutines as p has helpers left. Each
+// takes the next entry when it has visited one, so that none idles while another one waits for a call.
 func (p *poller) visitAll(es []*entry, above error) {
 	var begun atomic.Int64
 	var helped sync.WaitGroup
