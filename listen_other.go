@@ -16,5 +16,6 @@ const (
 
 // listenUnix says that there are no Unix sockets on this system.
 func listenUnix(_ context.Context, path string, _ fs.FileMode) (net.Listener, error) {
-	return nil, &net.OpError{Op: "listen", Net: "unix", Addr: &net.UnixAddr{Name: path, Net: "unix"}, Err: errors.ErrUnsupported}
+	addr := &net.UnixAddr{Name: path, Net: "unix"}
+	return nil, &net.OpError{Op: "listen", Net: "unix", Addr: addr, Err: errors.ErrUnsupported}
 }

@@ -39,7 +39,8 @@ func listenUnix(ctx context.Context, path string, mode fs.FileMode) (net.Listene
 		limit -= len("./")
 	}
 	if len(typed) > limit {
-		return nil, fmt.Errorf("listen unix %s: the path has %d bytes and a socket's can have %d; choose a shorter one", typed, len(typed), limit)
+		return nil, fmt.Errorf("listen unix %s: the path has %d bytes and a socket's can have %d; choose a shorter one",
+			typed, len(typed), limit)
 	}
 	ln, err := bindUnix(ctx, path, mode)
 	inUse := errors.Is(err, syscall.EADDRINUSE)

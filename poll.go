@@ -786,7 +786,7 @@ func (p *poller) shown(e *entry, k kind) string {
 	root := p.rootOf(e)
 	path := p.targets[root.place.target]
 	if e != root && path == root.path {
-		path = e.path
+		path = e.path // which needs no memory of its own, as with -list
 	} else if e != root {
 		path = withSeparator(path) + e.path[len(withSeparator(root.path)):]
 	}
