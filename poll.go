@@ -83,7 +83,6 @@ func (g *polling) start(ctx context.Context) {
 // one has polled the roots before.
 func (g *polling) newPoller(label string, roots []*entry, tree, polled bool) *poller {
 	p := &poller{polling: g, label: label, roots: roots, tree: tree, heardAt: time.Now()}
-	p.helpers = make(chan struct{}, sideBySide-1)
 	p.polled.Store(polled)
 	g.mu.Lock()
 	defer g.mu.Unlock()
@@ -163,9 +162,9 @@ type poller struct {
 
 	// Of the current poll.
 	now     time.Time
-	polls   uint64        // how many have begun
-	helpers chan struct{} // holds a token for each helper
-	slow    atomic.Bool   // the latest call that was timed took long
+	polls   uint64       // how many have begun
+	helpers atomic.Int32 // goroutines that visit entries, beside the poller's own
+	slow    atomic.Bool  // the latest call that was timed took long
 
 	judging   sync.Mutex // guards places while entries in them are judged, and
 	differing []*entry   // those whose difference has not been reported
@@ -225,21 +224,26 @@ func (p *poller) visitAll(es []*entry, above error) {
 	var work func()
 	work = func() {
 		for n := begun.Add(1); int(n) <= len(es); n = begun.Add(1) {
-			if p.slow.Load() {
-				select {
-				case p.helpers <- struct{}{}:
-					helped.Go(func() {
-						work()
-						<-p.helpers
-					})
-				default:
-				}
+			if p.slow.Load() && p.help() {
+				helped.Go(func() {
+					work()
+					p.helpers.Add(-1)
+				})
 			}
 			p.visit(es[n-1], above)
 		}
 	}
 	work()
 	helped.Wait()
+}
+
+// help counts one more helper, if there may be one.
+func (p *poller) help() bool {
+	allowed := p.helpers.Add(1) < sideBySide
+	if !allowed {
+		p.helpers.Add(-1)
+	}
+	return allowed
 }
 
 // visit looks at e, judges it, and visits what is in it. above is the error that e gets in place of a look, if
@@ -614,6 +618,10 @@ func (p *poller) excluded(dir, name string) (excluded, known bool) {
 // judge takes in what a look at e returned, and returns the error that the entries in e get in place of a look. If
 // the directory of e cannot be searched, that is why e cannot be looked at, and all that is in it stays as it was.
 func (p *poller) judge(e *entry, err error) (below error) {
+	if err == nil && e.place == nil && e.pending == nil && !e.troubled {
+		e.missed = 0
+		return nil // as most files are, which need no lock
+	}
 	dir, unsearchable := e.parent, error(nil)
 	if dir != nil && err != nil && err != errKept && !absent(err) && !e.troubled {
 		_, unsearchable = p.lstat(withSeparator(dir.path) + ".")
@@ -716,7 +724,7 @@ func (p *poller) undo() {
 	gone, now := false, time.Now()
 	p.differing = slices.DeleteFunc(p.differing, func(e *entry) bool {
 		d := e.pending
-		if d.last.Before(p.now) || e.stamp.same(&d.told) {
+		if d.last().Before(p.now) || e.stamp.same(&d.told) {
 			return false // another poll saw it, or it is of the content of what was there before
 		}
 		if r := p.rootOf(e); r != root {
@@ -768,7 +776,7 @@ func (p *poller) tell(due []*entry) {
 func (p *poller) change(e *entry, st stamp) change {
 	d := e.pending
 	path := p.shown(e, cmp.Or(st.kind, d.told.kind))
-	return change{path, p.rootOf(e).place.target, e.parent == nil, !d.told.there(), st, d.last.UnixMilli()}
+	return change{path, p.rootOf(e).place.target, e.parent == nil, !d.told.there(), st, d.last().UnixMilli()}
 }
 
 const maxSettles = 10 // settle durations, after which even what never keeps still is reported
@@ -778,7 +786,7 @@ const maxSettles = 10 // settle durations, after which even what never keeps sti
 func (p *poller) settled(e *entry) bool {
 	d := e.pending
 	return e.missed == 0 && (p.settle == 0 || p.rootOf(e).place.unknown ||
-		p.now.Sub(d.last) >= p.settle || p.now.Sub(d.first)/maxSettles >= p.settle)
+		p.now.Sub(d.last()) >= p.settle || p.now.Sub(d.first)/maxSettles >= p.settle)
 }
 
 // shown returns the path of e as the protocol shows it, unquoted, when e is of kind k.
@@ -825,12 +833,17 @@ type place struct {
 	unmounted bool     // one of them is not mounted
 }
 
-// A pending difference waits to settle, and for its parent's turn.
+// A pending difference waits to settle, and for its parent's turn. Its size is not that of an entry: between entries,
+// what 100,000 of -list leave behind would stay free.
 type pending struct {
-	told        stamp  // what subscribers know
-	doubt       *doubt // about that
-	first, last time.Time
+	told  stamp  // what subscribers know
+	doubt *doubt // about that
+	first time.Time
+	lasts time.Duration // from first until it was last seen to differ
 }
+
+// last returns when it was last seen to differ.
+func (d *pending) last() time.Time { return d.first.Add(d.lasts) }
 
 // A doubt lasts while a second write could leave the same stamp as the first, because the clock that mtimes
 // are taken from moves in steps. Git calls that racily clean.
@@ -846,7 +859,7 @@ func (e *entry) differs() {
 	if e.pending == nil {
 		e.pending = &pending{told: e.stamp, doubt: e.doubt, first: now}
 	}
-	e.pending.last = now
+	e.pending.lasts = now.Sub(e.pending.first)
 }
 
 // ended reports whether what subscribers know of e is not there any more: it is gone, or a directory has
