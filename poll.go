@@ -164,7 +164,7 @@ type poller struct {
 	now     time.Time
 	polls   uint64       // how many have begun
 	helpers atomic.Int32 // goroutines that visit entries, beside the poller's own
-	slow    atomic.Bool  // the latest call that was timed took long
+	slowFor atomic.Int64 // while it is above 0, calls count as slow
 
 	judging   sync.Mutex // guards places while entries in them are judged, and
 	differing []*entry   // those whose difference has not been reported
@@ -214,6 +214,7 @@ const (
 	slowCall    = 100 * time.Microsecond // a call that takes so long waits for something other than this machine
 	sideBySide  = 32                     // so many of them cost no more time than one
 	sampleEvery = 8                      // of so many fast calls, the time of one is taken
+	slowSpell   = 4 * sideBySide         // so many fast calls after a slow one end the help
 )
 
 // visitAll visits each of es. While calls are slow, it does so in as many goroutines as p has helpers left. Each
@@ -221,19 +222,23 @@ const (
 func (p *poller) visitAll(es []*entry, above error) {
 	var begun atomic.Int64
 	var helped sync.WaitGroup
-	var work func()
-	work = func() {
-		for n := begun.Add(1); int(n) <= len(es); n = begun.Add(1) {
-			if p.slow.Load() && p.help() {
+	var work func(all bool)
+	work = func(all bool) {
+		for all || p.slowFor.Load() > 0 {
+			n := int(begun.Add(1))
+			if n > len(es) {
+				return
+			}
+			if p.slowFor.Load() > 0 && p.help() {
 				helped.Go(func() {
-					work()
+					work(false)
 					p.helpers.Add(-1)
 				})
 			}
 			p.visit(es[n-1], above)
 		}
 	}
-	work()
+	work(true)
 	helped.Wait()
 }
 
@@ -284,9 +289,8 @@ const rereadEvery = 16 // polls, about: some file systems do not keep the times 
 // look stats e, and reads the names in it, if there may be new ones. It returns why it cannot say what is there.
 func (p *poller) look(e *entry) error {
 	n := p.seen.Add(1)
-	if n%sampleEvery == 1 || p.slow.Load() {
-		start := time.Now()
-		defer func() { p.slow.Store(time.Since(start) > slowCall) }()
+	if n%sampleEvery == 1 || p.slowFor.Load() > 0 {
+		defer p.timed(time.Now())
 	}
 	if e.unlisted {
 		return fs.ErrNotExist // whatever its stat says: where case is ignored, it would find a renamed file
@@ -296,6 +300,15 @@ func (p *poller) look(e *entry) error {
 		err = p.readDir(e)
 	}
 	return err
+}
+
+// timed notes whether a call that began at start was slow.
+func (p *poller) timed(start time.Time) {
+	if time.Since(start) > slowCall {
+		p.slowFor.Store(slowSpell)
+	} else {
+		p.slowFor.Add(-1)
+	}
 }
 
 // A file server is asked about a file when the file is opened; a stat alone is answered from a cache that
@@ -833,8 +846,8 @@ type place struct {
 	unmounted bool     // one of them is not mounted
 }
 
-// A pending difference waits to settle, and for its parent's turn. Its size is not that of an entry: between entries,
-// what 100,000 of -list leave behind would stay free.
+// A pending difference waits to settle, and for its parent's turn. It does not have the size of an entry, or the
+// allocator would put the two in turn, and keep 10 MB of holes after a list of 100,000 files.
 type pending struct {
 	told  stamp  // what subscribers know
 	doubt *doubt // about that
