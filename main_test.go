@@ -17,6 +17,7 @@ import (
 	"path/filepath"
 	"regexp"
 	"runtime"
+	"runtime/debug"
 	"slices"
 	"strconv"
 	"strings"
@@ -781,6 +782,41 @@ func TestEnd(t *testing.T) {
 			t.Errorf("logged %q, with something after the signal", got)
 		}
 	})
+}
+
+// TestGOGC has the user choose how much garbage there may be. It is not parallel, for the choice is the process's.
+func TestGOGC(t *testing.T) {
+	ctx, cancel := context.WithCancel(t.Context())
+	cancel()
+	for _, tt := range []struct {
+		env  string
+		want int
+	}{{"", gcPercent}, {"80", 77}} {
+		t.Setenv("GOGC", tt.env)
+		was := debug.SetGCPercent(77) // as the runtime would have by itself
+		watch(ctx, configure(t, "x"), nil, log.New(io.Discard, "", 0))
+		if got := debug.SetGCPercent(was); got != tt.want {
+			t.Errorf("GOGC=%s: got %d percent, want %d", tt.env, got, tt.want)
+		}
+	}
+}
+
+// TestAbsolute drops what NFS does not ask its server about, and keeps what may lead elsewhere.
+func TestAbsolute(t *testing.T) {
+	for _, tt := range []struct{ dir, name, want string }{
+		{"/d", "a", "/d/a"},
+		{"/d", "./a", "/d/a"},
+		{"/d", ".", "/d/"},
+		{"/d", "a/./b/.", "/d/a/b/"},
+		{"/d", "a/../b/", "/d/a/../b/"},
+		{"/d", "/a/.", "/a/"},
+		{"", "./a", "a"},
+		{"", ".", "."},
+	} {
+		if got := absolute(tt.dir, tt.name); got != tt.want {
+			t.Errorf("absolute(%q, %q): got %q, want %q", tt.dir, tt.name, got, tt.want)
+		}
+	}
 }
 
 // TestLogWriter checks that a log that nobody reads holds up nobody.
