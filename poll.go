@@ -369,8 +369,14 @@ func (p *poller) restat(e *entry) error {
 	err = p.recheck(e)
 	if e.troubled && st.kind == directory {
 		e.place.stale = true
-		_, err = p.lstat(withSeparator(e.path) + ".") // which fails if it cannot be searched
+		err = p.search(e)
 	}
+	return err
+}
+
+// search returns why the directory e cannot be searched, or nil if it can.
+func (p *poller) search(e *entry) error {
+	_, err := p.lstat(withSeparator(e.path) + ".")
 	return err
 }
 
@@ -637,7 +643,7 @@ func (p *poller) judge(e *entry, err error) (below error) {
 	}
 	dir, unsearchable := e.parent, error(nil)
 	if dir != nil && err != nil && err != errKept && !absent(err) && !e.troubled {
-		_, unsearchable = p.lstat(withSeparator(dir.path) + ".")
+		unsearchable = p.search(dir)
 	}
 	p.judging.Lock()
 	defer p.judging.Unlock()
