@@ -702,7 +702,8 @@ func (j *journal) caughtUp() {
 	}
 }
 
-// tidy keeps nothing but the list, now that everybody has read everything, and little that is not in it.
+// tidy drops the records that nobody needs any more, when everybody has read everything. With a list it does so only
+// if the latest compaction had to keep unread ones, because a compaction goes through the whole list.
 func (j *journal) tidy() {
 	clear(j.spans)
 	if !j.list || j.unread > 0 {
@@ -919,7 +920,7 @@ func quote(s string) string {
 
 const (
 	maxUnwritten = 1 << 14                // so many lines wait while stderr takes nothing; further ones are lost
-	flushTime    = 100 * time.Millisecond // is how long the end of the program waits for them
+	flushTime    = 100 * time.Millisecond // for which the end of the program waits for them
 )
 
 // newLog returns the log of the server. A goroutine of its own writes the lines to stderr, because a write to

@@ -424,7 +424,7 @@ func (p *poller) onMount(e *entry, st stamp, device uint64, err error) (stamp, u
 		st, device, err = p.statOf(e) // again, because the mount may have come back after the first one
 	}
 	if other() {
-		root.mounts = p.mounts.above(e.path, since) // as above, or undo would not miss a mount that goes now
+		root.mounts = p.mounts.above(e.path, since) // of the same reading, so that undo misses a mount that goes now
 	}
 	return st, device, err
 }
@@ -639,7 +639,7 @@ func (p *poller) excluded(dir, name string) (excluded, known bool) {
 func (p *poller) judge(e *entry, err error) (below error) {
 	if err == nil && e.place == nil && e.pending == nil && !e.troubled {
 		e.missed = 0
-		return nil // as most files are, which need no lock
+		return nil // most files are as they were, and need no lock
 	}
 	dir, unsearchable := e.parent, error(nil)
 	if dir != nil && err != nil && err != errKept && !absent(err) && !e.troubled {
@@ -744,7 +744,7 @@ func (p *poller) undo() {
 	p.differing = slices.DeleteFunc(p.differing, func(e *entry) bool {
 		d := e.pending
 		if d.last().Before(p.now) || e.stamp.same(&d.told) {
-			return false // another poll saw it, or it is of the content of what was there before
+			return false // an earlier poll saw it, or the stamp is the old one, so that the file is the old one
 		}
 		if r := p.rootOf(e); r != root {
 			root, gone = r, p.mounts.gone(r.place.mounts, r.path, now)
@@ -754,7 +754,7 @@ func (p *poller) undo() {
 		}
 		e.stamp, e.doubt = d.told, d.doubt
 		if d.first.Before(p.now) {
-			return false // what another poll saw is still to be told
+			return false // what an earlier poll saw is still to be told
 		}
 		e.pending = nil
 		return true
@@ -838,7 +838,7 @@ type entry struct {
 
 // A place is what is kept of a directory or a target, beside its entry.
 type place struct {
-	entries []*entry // what is known to be in it, in the order of names
+	entries []*entry // what is known to be in it, in the order of names, so that polls go the same way
 	stale   bool     // it must be read again
 	frozen  bool     // what it holds stays as it was
 	device  uint64   // 0 where the system does not tell it
@@ -852,8 +852,8 @@ type place struct {
 	unmounted bool     // one of them is not mounted
 }
 
-// A pending difference waits to settle, and for its parent's turn. It does not have the size of an entry, or the
-// allocator would put the two in turn, and keep 10 MB of holes after a list of 100,000 files.
+// A pending difference waits to settle, and for its parent's turn. With the size of an entry, the allocator would
+// place it between entries, and a list of 100,000 files would leave 10 MB of holes.
 type pending struct {
 	told  stamp  // what subscribers know
 	doubt *doubt // about that
@@ -1037,7 +1037,8 @@ func (m *mounts) network(device uint64, since time.Time) (network, smb bool) {
 	return strings.HasPrefix(fstype, "fuse."), false
 }
 
-// above returns the mount points that path is on or below, as they are at since or later, but for the root's.
+// above returns the mount points that path is on or below, as they are at since or later. It leaves out the root
+// directory, which is never unmounted.
 func (m *mounts) above(path string, since time.Time) (points []string) {
 	path, err := filepath.EvalSymlinks(path)
 	if err != nil {
