@@ -135,7 +135,8 @@ type usageError struct{ error }
 
 // parse makes a config of the command line. Its errors are usageErrors, and flag.ErrHelp.
 func parse(args []string) (config, error) {
-	c := config{pollConfig: pollConfig{stat: os.Stat, lstat: os.Lstat, dir: workingDir()}}
+	c := config{pollConfig: pollConfig{stat: os.Stat, lstat: os.Lstat}}
+	c.dir, _ = os.Getwd() // if it is gone, relative targets stay relative
 	c.open = func(name string) (*os.File, error) { return os.OpenFile(name, os.O_RDONLY|nonblock, 0) }
 	flags := c.flags()
 	err := flags.Parse(args)
@@ -146,16 +147,6 @@ func parse(args []string) (config, error) {
 		err = usageError{err}
 	}
 	return c, err
-}
-
-// workingDir returns the path of the working directory, or "" if the path does not lead there.
-func workingDir() string {
-	dir, _ := os.Getwd()
-	here, err := os.Stat(".")
-	if there, dirErr := os.Stat(dir); err != nil || dirErr != nil || !os.SameFile(here, there) {
-		return ""
-	}
-	return dir
 }
 
 // absolute returns the path of a target, which stays the same when the working directory is replaced or
