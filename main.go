@@ -331,7 +331,7 @@ func watch(ctx context.Context, c config, listeners []net.Listener, logger *log.
 	j := newJournal(c.targets, format{json: c.json, started: time.Now()}, c.list, logger)
 	polling := newPolling(c.targets, c.pollConfig, logger, j.append)
 	polling.start(ctx)
-	door := &door{slots: make(chan struct{}, c.max), logger: logger}
+	slots, full := make(chan struct{}, c.max), new(atomic.Bool)
 	var serving sync.WaitGroup
 	serving.Go(func() {
 		polling.supervise(ctx, func() {
@@ -342,7 +342,7 @@ func watch(ctx context.Context, c config, listeners []net.Listener, logger *log.
 					logger.Printf("whoever can reach %v can subscribe, for it is not a loopback address", addr)
 				}
 				logger.Printf("listening on %s", quote(ln.Addr().String()))
-				serving.Go(func() { serve(ctx, ln, j, door) })
+				serving.Go(func() { serve(ctx, ln, j, slots, full) })
 			}
 		})
 	})
@@ -359,19 +359,26 @@ func watch(ctx context.Context, c config, listeners []net.Listener, logger *log.
 // would hold no two segments of the loopback interface, and each piece would wait for a delayed ACK.
 const sendBuffer = 64 << 10
 
-// serve accepts subscribers until ln is closed, and returns when they are gone. It accepts first and then
-// waits at the door: a listener without clients must not hold a slot that the other one needs.
-func serve(ctx context.Context, ln net.Listener, j *journal, door *door) {
+// serve accepts subscribers until ln is closed, and returns when they are gone. It accepts first and then waits for
+// a slot: a listener without clients must not hold one that the other listener needs. The listeners share slots, and
+// full, which says that the latest subscriber had to wait.
+func serve(ctx context.Context, ln net.Listener, j *journal, slots chan struct{}, full *atomic.Bool) {
 	var serving sync.WaitGroup
 	defer serving.Wait()
-	for {
-		conn := accept(ctx, ln, j.logger)
-		if conn == nil {
-			return
-		}
-		if !door.enter(ctx) {
-			conn.Close()
-			return
+	for conn := accept(ctx, ln, j.logger); conn != nil; conn = accept(ctx, ln, j.logger) {
+		select {
+		case slots <- struct{}{}:
+			full.Store(false)
+		default:
+			if !full.Swap(true) {
+				j.logger.Printf("%d subscribers; further ones wait", cap(slots))
+			}
+			select {
+			case slots <- struct{}{}:
+			case <-ctx.Done():
+				conn.Close()
+				return
+			}
 		}
 		from := conn.RemoteAddr()
 		switch conn := conn.(type) {
@@ -384,7 +391,7 @@ func serve(ctx context.Context, ln net.Listener, j *journal, door *door) {
 		s := j.join(conn, from)
 		serving.Go(func() {
 			s.serve(j)
-			<-door.slots
+			<-slots
 		})
 	}
 }
@@ -405,32 +412,6 @@ func accept(ctx context.Context, ln net.Listener, logger *log.Logger) net.Conn {
 			logger.Printf("%v; trying again", err)
 		}
 		wait(ctx, backOff)
-	}
-}
-
-// A door lets as many subscribers in as there are slots. The listeners share it.
-type door struct {
-	slots  chan struct{}
-	full   atomic.Bool // the latest subscriber had to wait
-	logger *log.Logger
-}
-
-// enter waits for a slot. It returns false if ctx is done before that.
-func (d *door) enter(ctx context.Context) bool {
-	select {
-	case d.slots <- struct{}{}:
-		d.full.Store(false)
-		return true
-	default:
-	}
-	if !d.full.Swap(true) {
-		d.logger.Printf("%d subscribers; further ones wait", cap(d.slots))
-	}
-	select {
-	case d.slots <- struct{}{}:
-		return true
-	case <-ctx.Done():
-		return false
 	}
 }
 

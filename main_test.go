@@ -1183,7 +1183,7 @@ func serveAudience(b *testing.B, ln net.Listener, a *audience) *journal {
 	l := newJournal([]string{"x"}, format{}, false, logger)
 	l.open()
 	var serving sync.WaitGroup
-	serving.Go(func() { serve(context.Background(), ln, l, &door{slots: make(chan struct{}, a.size), logger: logger}) })
+	serving.Go(func() { serve(context.Background(), ln, l, make(chan struct{}, a.size), new(atomic.Bool)) })
 	b.Cleanup(func() {
 		l.close()
 		ln.Close()
