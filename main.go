@@ -550,14 +550,10 @@ type span struct {
 }
 
 func newJournal(names []string, f format, list bool, logger *log.Logger) *journal {
-	j := &journal{
-		names: names, format: f, list: list, logger: logger, limit: maxRecords,
+	return &journal{
+		names: names, format: f, list: list, logger: logger, limit: maxRecords, targets: make([]change, len(names)),
 		byPath: map[pathKey]*record{}, subs: map[*subscriber]bool{}, spans: map[cursor]span{},
 	}
-	for _, name := range names {
-		j.targets = append(j.targets, change{path: name})
-	}
-	return j
 }
 
 // open begins to number changes, when subscribers may come. What is in the list has a number.
@@ -601,11 +597,7 @@ func (j *journal) append(changes []change) {
 func (j *journal) put(c change) {
 	j.seq++
 	if c.root {
-		t := &j.targets[c.target]
-		*t = c
-		if !c.stamp.there() {
-			t.path = j.names[c.target] // a target that is gone has no separator
-		}
+		j.targets[c.target] = c
 	}
 	if len(j.subs) == 0 && !j.list {
 		return
@@ -823,10 +815,10 @@ func (j *journal) greet() []byte {
 		return j.greeting
 	}
 	j.greeting, j.greetingAt = nil, now
-	for _, t := range j.targets {
-		verb := "waiting"
-		if t.stamp.there() {
-			verb = "watching"
+	for i, t := range j.targets {
+		verb := "watching"
+		if !t.stamp.there() {
+			verb, t.path = "waiting", j.names[i] // without the separator that it had as a directory
 		}
 		t.time = now.UnixMilli()
 		j.greeting = j.format.line(j.greeting, verb, &record{change: t, seq: j.seq})
