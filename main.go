@@ -497,7 +497,6 @@ type journal struct {
 	seq        uint64    // of the newest change
 	records    []*record // in the order of seq, dead ones among them
 	byPath     map[pathKey]*record
-	unread     int // records that the latest compaction has kept only for those who have not read them
 	compactAt  int // how many records are worth compacting
 	subs       map[*subscriber]bool
 	joined     int             // subscribers ever
@@ -577,9 +576,9 @@ func (j *journal) append(changes []change) {
 	}
 	clear(j.spans)
 	j.greeting = nil
-	lost := j.evict(before)
+	j.evict(before)
 	if j.behind = len(j.subs); j.behind == 0 {
-		j.tidy()
+		j.compact()
 	} else {
 		j.span(cursor{at: before, base: before}) // encoded here for all that keep up, and not on their stacks
 	}
@@ -587,9 +586,6 @@ func (j *journal) append(changes []change) {
 	j.mu.Unlock()
 	for _, s := range waking {
 		wake(s.wake)
-	}
-	for _, s := range lost {
-		s.conn.Close()
 	}
 }
 
@@ -614,28 +610,28 @@ func (j *journal) put(c change) {
 	j.records = append(j.records, r)
 }
 
-// evict makes room. If more than limit records are unread, it removes the subscribers that keep them, the
-// slowest first, and returns those. It removes none for not having read what came after seq before.
-func (j *journal) evict(before uint64) (lost []*subscriber) {
+// evict makes room. If more than limit records are unread, it removes the subscribers that keep them, slowest
+// first. It removes none for not having read what came after seq before.
+func (j *journal) evict(before uint64) {
 	if len(j.records) <= j.compactAt {
-		return nil
+		return
 	}
-	for slowest := j.compact(); j.unread > j.limit && slowest < before; slowest = j.compact() {
+	unread, slowest := j.compact()
+	for unread > j.limit && slowest < before {
 		for s := range j.subs {
 			if s.read() == slowest {
 				j.logger.Printf("subscriber %d has left more than %d changes unread; disconnecting it", s.id, j.limit)
 				j.remove(s)
-				lost = append(lost, s)
 			}
 		}
+		unread, slowest = j.compact()
 	}
-	return lost
 }
 
-// compact drops the records that are dead, and those that everybody has read and no list needs. It returns
-// how far the slowest subscriber has read.
-func (j *journal) compact() (slowest uint64) {
-	j.unread, slowest = 0, j.seq
+// compact drops the records that are dead, and those that everybody has read and no list needs. It returns how many
+// it keeps only for those who have not read them, and how far the slowest subscriber has read.
+func (j *journal) compact() (unread int, slowest uint64) {
+	slowest = j.seq
 	for s := range j.subs {
 		slowest = min(slowest, s.read())
 	}
@@ -646,7 +642,7 @@ func (j *journal) compact() (slowest uint64) {
 		case j.list && r.stamp.there():
 			return false
 		case r.seq > slowest:
-			j.unread++
+			unread++
 			return false
 		}
 		delete(j.byPath, r.key())
@@ -656,21 +652,13 @@ func (j *journal) compact() (slowest uint64) {
 		j.records, j.byPath = nil, map[pathKey]*record{} // which still had room for what was in them
 	}
 	j.compactAt = max(len(j.records)+len(j.records)/4, min(j.limit, 1000))
-	return slowest
+	return unread, slowest
 }
 
-// caughtUp notes that one more subscriber has read everything.
+// caughtUp notes that one more subscriber has read everything. When all have, nobody needs the records any more.
 func (j *journal) caughtUp() {
 	if j.behind--; j.behind == 0 {
-		j.tidy()
-	}
-}
-
-// tidy drops the records that nobody needs any more, when everybody has read everything. With a list it does so only
-// if the latest compaction had to keep unread ones, because a compaction goes through the whole list.
-func (j *journal) tidy() {
-	clear(j.spans)
-	if !j.list || j.unread > 0 {
+		clear(j.spans)
 		j.compact()
 	}
 }
@@ -704,12 +692,13 @@ func (j *journal) leave(s *subscriber) {
 	}
 }
 
-// remove removes s, which is one of j.subs, and ends its serve.
+// remove removes s, which is one of j.subs, and ends its serve, also while that reads or writes.
 func (j *journal) remove(s *subscriber) {
 	delete(j.subs, s)
 	if s.at < j.seq {
 		j.caughtUp()
 	}
+	s.conn.SetDeadline(time.Now())
 	wake(s.wake)
 	j.logger.Printf("subscriber %d disconnected (%d connected)", s.id, len(j.subs))
 }
