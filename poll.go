@@ -212,12 +212,12 @@ func (p *poller) poll(ctx context.Context) {
 
 const (
 	slowCall    = 100 * time.Microsecond // a call that takes so long waits for something other than this machine
-	sideBySide  = 32                     // so many of them cost no more time than one
+	maxHelpers  = 31                     // 32 such calls at a time take no longer than one
 	sampleEvery = 8                      // of so many fast calls, the time of one is taken
-	slowSpell   = 4 * sideBySide         // so many fast calls after a slow one end the help
+	slowSpell   = 128                    // so many fast calls after a slow one end the help
 )
 
-// visitAll visits each of es. While calls are slow, it does so in as many goroutines as p has helpers left. Each
+// visitAll visits each of es. While calls are slow, helpers do so too, as long as p has fewer than maxHelpers. Each
 // takes the next entry when it has visited one, so that none idles while another one waits for a call.
 func (p *poller) visitAll(es []*entry, above error) {
 	var begun atomic.Int64
@@ -229,7 +229,8 @@ func (p *poller) visitAll(es []*entry, above error) {
 			if n > len(es) {
 				return
 			}
-			if p.slowFor.Load() > 0 && p.help() {
+			h := p.helpers.Load()
+			if h < maxHelpers && p.slowFor.Load() > 0 && p.helpers.CompareAndSwap(h, h+1) {
 				helped.Go(func() {
 					work(false)
 					p.helpers.Add(-1)
@@ -240,15 +241,6 @@ func (p *poller) visitAll(es []*entry, above error) {
 	}
 	work(true)
 	helped.Wait()
-}
-
-// help counts one more helper, if there may be one.
-func (p *poller) help() bool {
-	allowed := p.helpers.Add(1) < sideBySide
-	if !allowed {
-		p.helpers.Add(-1)
-	}
-	return allowed
 }
 
 // visit looks at e, judges it, and visits what is in it. above is the error that e gets in place of a look, if
