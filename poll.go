@@ -173,7 +173,7 @@ type poller struct {
 	polled  atomic.Bool   // the first poll of its targets is over
 	asking  atomic.Bool   // a poll is under way
 	answers atomic.Uint64 // grows when a call returns
-	seen    atomic.Uint64 // entries that this poll has looked at
+	seen    atomic.Uint64 // entries that are there, of those that this poll has looked at
 
 	// The polling's own notes.
 	heard   uint64    // what answers was
@@ -280,14 +280,17 @@ const rereadEvery = 16 // polls, about: some file systems do not keep the times 
 
 // look stats e, and reads the names in it, if there may be new ones. It returns why it cannot say what is there.
 func (p *poller) look(e *entry) error {
-	n := p.seen.Add(1)
-	if n%sampleEvery == 1 || p.slowFor.Load() > 0 {
+	n := p.seen.Load()
+	if n%sampleEvery == 0 || p.slowFor.Load() > 0 {
 		defer p.timed(time.Now())
 	}
 	if e.unlisted {
 		return fs.ErrNotExist // whatever its stat says: where case is ignored, it would find a renamed file
 	}
 	err := p.restat(e)
+	if e.stamp.there() {
+		p.seen.Add(1)
+	}
 	if err == nil && e.stamp.kind == directory && p.tree && (e.place.stale || (p.polls+n)%rereadEvery == 0) {
 		err = p.readDir(e)
 	}
@@ -390,6 +393,9 @@ func (p *poller) statOf(e *entry) (st stamp, device uint64, err error) {
 		default:
 			err = toErr
 		}
+	}
+	if err == nil && e.parent != nil && fi.IsDir() && p.excluded(e.path, true) {
+		err = fs.ErrNotExist
 	}
 	if err == nil {
 		st, device = p.fields.stamp(fi)
@@ -557,22 +563,17 @@ func (p *poller) readDir(e *entry) error {
 	}
 	for _, c := range dir.entries {
 		name := c.path[len(prefix):]
-		_, listed := names[name]
-		c.unlisted = !listed
+		c.unlisted = !names[name]
 		delete(names, name)
 	}
-	for name, known := range names {
-		if known {
-			dir.entries = append(dir.entries, &entry{path: prefix + name, parent: e})
-		}
-		dir.stale = dir.stale || !known
+	for name := range names {
+		dir.entries = append(dir.entries, &entry{path: prefix + name, parent: e})
 	}
 	slices.SortFunc(dir.entries, func(a, b *entry) int { return cmp.Compare(a.path, b.path) })
 	return nil
 }
 
-// names returns the names in a directory that are not to be skipped, each with whether that is known. dir ends
-// with a separator.
+// names returns the names in dir, which ends with a separator, that are not to be skipped whatever they are of.
 func (p *poller) names(dir string) (map[string]bool, error) {
 	f, err := p.open(dir)
 	if err != nil {
@@ -585,8 +586,8 @@ func (p *poller) names(dir string) (map[string]bool, error) {
 		some, err = f.Readdirnames(4096)
 		p.answers.Add(1)
 		for _, name := range some {
-			if excluded, known := p.excluded(dir, name); !excluded && !madeUp(name) {
-				names[name] = known
+			if !madeUp(name) && !p.excluded(dir+name, false) {
+				names[name] = true
 			}
 		}
 	}
@@ -604,26 +605,16 @@ func madeUp(name string) bool {
 	return isNFS && isHex(nfs, 24) || isFUSE && isHex(fuse, 16)
 }
 
-// excluded reports whether an -exclude skips what has that name in dir, and whether that is known: a pattern for
-// directories needs a look at it.
-func (p *poller) excluded(dir, name string) (excluded, known bool) {
-	known = true
-	for _, x := range p.exclude {
-		subject := name
+// excluded reports whether an -exclude skips the path name: one that is for directories only, or one that is not.
+func (p *poller) excluded(name string, dirsOnly bool) bool {
+	return slices.ContainsFunc(p.exclude, func(x pattern) bool {
+		subject := filepath.Base(name)
 		if x.path {
-			subject = filepath.ToSlash((dir + name)[len(withSeparator(p.roots[0].path)):])
+			subject = filepath.ToSlash(name[len(withSeparator(p.roots[0].path)):])
 		}
 		matched, _ := path.Match(x.glob, subject) // parse has seen that it is well formed
-		if matched && x.dirsOnly {
-			fi, err := p.lstat(dir + name)
-			p.answers.Add(1)
-			matched, known = err == nil && fi.IsDir(), err == nil
-		}
-		if matched {
-			return true, true
-		}
-	}
-	return false, known
+		return matched && x.dirsOnly == dirsOnly
+	})
 }
 
 // judge takes in what a look at e returned, and returns the error that the entries in e get in place of a look. If
