@@ -13,6 +13,7 @@ import (
 	"path"
 	"path/filepath"
 	"reflect"
+	"regexp"
 	"slices"
 	"strings"
 	"sync"
@@ -42,6 +43,7 @@ type polling struct {
 	seed    maphash.Seed
 	fields  statFields
 	mounts  mounts
+	madeUp  *regexp.Regexp // names that NFS and FUSE clients give to a file that was deleted while open
 	firsts  chan firstLine // never full
 
 	mu      sync.Mutex
@@ -59,6 +61,7 @@ func newPolling(targets []string, c pollConfig, logger *log.Logger, report func(
 		pollConfig: c, targets: targets, logger: logger, report: report,
 		seed: maphash.MakeSeed(), fields: findStatFields(), firsts: make(chan firstLine, len(targets)),
 		mounts: mounts{open: c.open, lstat: c.lstat, logger: logger, lost: map[string]bool{}},
+		madeUp: regexp.MustCompile(`^(\.nfs[[:xdigit:]]{24}|\.fuse_hidden[[:xdigit:]]{16})$`),
 	}
 }
 
@@ -586,7 +589,7 @@ func (p *poller) names(dir string) (map[string]bool, error) {
 		some, err = f.Readdirnames(4096)
 		p.answers.Add(1)
 		for _, name := range some {
-			if !madeUp(name) && !p.excluded(dir+name, false) {
+			if !p.madeUp.MatchString(name) && !p.excluded(dir+name, false) {
 				names[name] = true
 			}
 		}
@@ -595,14 +598,6 @@ func (p *poller) names(dir string) (map[string]bool, error) {
 		return nil, err
 	}
 	return names, nil
-}
-
-// madeUp reports whether name is one that NFS and FUSE clients make up for a file that was deleted while open.
-func madeUp(name string) bool {
-	isHex := func(s string, n int) bool { return len(s) == n && strings.Trim(s, "0123456789abcdefABCDEF") == "" }
-	nfs, isNFS := strings.CutPrefix(name, ".nfs")
-	fuse, isFUSE := strings.CutPrefix(name, ".fuse_hidden")
-	return isNFS && isHex(nfs, 24) || isFUSE && isHex(fuse, 16)
 }
 
 // excluded reports whether an -exclude skips the path name: one that is for directories only, or one that is not.
