@@ -387,14 +387,12 @@ func (p *poller) statOf(e *entry) (st stamp, device uint64, err error) {
 	}
 	fi, err := stat(e.path)
 	if err == nil && fi.Mode()&fs.ModeSymlink != 0 {
-		to, toErr := p.stat(e.path) // which may meet nothing: then the link is as absent
-		switch {
-		case toErr == nil && !to.IsDir():
+		var to os.FileInfo
+		if to, err = p.stat(e.path); err == nil && !to.IsDir() { // a link to nothing is as absent
 			fi = to
-		case toErr != nil && e.stamp.kind == directory:
+		}
+		if err != nil && e.stamp.kind == directory {
 			err = fs.ErrNotExist // wherever the link leads, it has replaced the directory
-		default:
-			err = toErr
 		}
 	}
 	if err == nil && e.parent != nil && fi.IsDir() && p.excluded(e.path, true) {
@@ -703,12 +701,13 @@ func (p *poller) answered() {
 		if p.polled.Load() {
 			continue
 		}
-		line := "waiting for " + quote(p.shown(e, e.stamp.kind))
+		line := "waiting for "
 		if e.stamp.there() {
-			line = "watching " + quote(p.shown(e, e.stamp.kind))
+			line = "watching "
 		}
+		line += quote(p.shown(e, e.stamp.kind))
 		if e.stamp.kind == directory {
-			line = fmt.Sprintf("%s (%d entries)", line, p.seen.Load())
+			line += fmt.Sprintf(" (%d entries)", p.seen.Load())
 		}
 		p.firsts <- firstLine{e.place.target, line}
 	}
@@ -922,14 +921,15 @@ func findStatFields() (f statFields) {
 	if err != nil {
 		return f
 	}
-	sys := reflect.TypeOf(fi.Sys()).Elem()
-	dev, _ := sys.FieldByName("Dev")
-	ino, hasIno := sys.FieldByName("Ino")
-	ctime, hasCtime := sys.FieldByNameFunc(func(name string) bool {
-		return name == "Ctim" || name == "Ctimespec" // on macOS and NetBSD
-	})
-	if hasIno && hasCtime {
-		f = statFields{dev.Index, ino.Index, ctime.Index}
+	for _, field := range reflect.VisibleFields(reflect.TypeOf(fi.Sys()).Elem()) {
+		switch field.Name {
+		case "Dev":
+			f.dev = field.Index
+		case "Ino":
+			f.ino = field.Index
+		case "Ctim", "Ctimespec": // as macOS and NetBSD call it
+			f.ctime = field.Index
+		}
 	}
 	return f
 }
@@ -944,7 +944,7 @@ func (f statFields) stamp(fi os.FileInfo) (s stamp, device uint64) {
 	case fi.IsDir():
 		s.kind = directory
 	}
-	if f.ino == nil {
+	if f.ino == nil || f.ctime == nil {
 		return s, 0
 	}
 	sys := reflect.ValueOf(fi.Sys()).Elem()
