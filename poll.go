@@ -101,8 +101,7 @@ const (
 // supervise calls begin when every target has been polled, or when the polls of the others stand still for the
 // time of patience. From then on it logs which polls get no answer, until ctx is done.
 func (g *polling) supervise(ctx context.Context, begin func()) {
-	tick := time.NewTicker(checkEvery)
-	defer tick.Stop()
+	tick := time.Tick(checkEvery)
 	lines, begun, moves := make([]string, len(g.targets)), false, true
 	for ticks := 1; ; {
 		select {
@@ -111,7 +110,7 @@ func (g *polling) supervise(ctx context.Context, begin func()) {
 			if begun {
 				g.logger.Print(first.line)
 			}
-		case now := <-tick.C:
+		case now := <-tick:
 			moves = g.check(now, ticks%2 == 0)
 			ticks++
 		case <-ctx.Done():
@@ -285,7 +284,13 @@ const rereadEvery = 16 // polls, about: some file systems do not keep the times 
 func (p *poller) look(e *entry) error {
 	n := p.seen.Load()
 	if n%sampleEvery == 0 || p.slowFor.Load() > 0 {
-		defer p.timed(time.Now())
+		defer func(start time.Time) {
+			if time.Since(start) > slowCall {
+				p.slowFor.Store(slowSpell)
+			} else {
+				p.slowFor.Add(-1)
+			}
+		}(time.Now())
 	}
 	if e.unlisted {
 		return fs.ErrNotExist // whatever its stat says: where case is ignored, it would find a renamed file
@@ -298,15 +303,6 @@ func (p *poller) look(e *entry) error {
 		err = p.readDir(e)
 	}
 	return err
-}
-
-// timed notes whether a call that began at start was slow.
-func (p *poller) timed(start time.Time) {
-	if time.Since(start) > slowCall {
-		p.slowFor.Store(slowSpell)
-	} else {
-		p.slowFor.Add(-1)
-	}
 }
 
 // A file server is asked about a file when the file is opened; a stat alone is answered from a cache that
