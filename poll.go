@@ -406,20 +406,24 @@ var errKept = errors.New("kept as it was")
 // onMount returns what statOf has returned for the target e. If e is missing, or another one than before, because
 // a mount is gone, it returns errKept. If another one is there on a mount, it belongs to that mount from now on.
 func (p *poller) onMount(e *entry, st stamp, device uint64, err error) (stamp, uint64, error) {
-	root, since := e.place, time.Now()
-	if root.unmounted || !e.stamp.there() {
+	root, was, since := e.place, e.stamp.there(), time.Now()
+	other := func() bool { return err == nil && (st.ino != e.stamp.ino || device != root.device) }
+	if !other() && !(was && (absent(err) || root.unmounted)) {
+		return st, device, err
+	}
+	if root.unmounted || !was {
 		since = p.now // one reading of the mounts a poll is enough to wait
 	}
-	other := func() bool { return err == nil && (st.ino != e.stamp.ino || device != root.device) }
-	if e.stamp.there() && (other() || absent(err) || root.unmounted) {
-		root.stale = root.stale || root.unmounted
-		if root.unmounted = p.mounts.gone(root.mounts, e.path, since); root.unmounted {
+	points, gone := p.mounts.look(e.path, root.mounts, since)
+	if was {
+		root.stale, root.unmounted = root.stale || root.unmounted, gone
+		if gone {
 			return st, device, errKept
 		}
 		st, device, err = p.statOf(e) // again, because the mount may have come back after the first one
 	}
 	if other() {
-		root.mounts = p.mounts.above(e.path, since) // of the same reading, so that undo misses a mount that goes now
+		root.mounts = points // of the same reading, so that undo misses a mount that goes now
 	}
 	return st, device, err
 }
@@ -720,7 +724,8 @@ func (p *poller) undo() {
 			return false // an earlier poll saw it, or the stamp is the old one, so that the file is the old one
 		}
 		if r := p.rootOf(e); r != root {
-			root, gone = r, p.mounts.gone(r.place.mounts, r.path, now)
+			root = r
+			_, gone = p.mounts.look(r.path, r.place.mounts, now)
 		}
 		if !gone {
 			return false
@@ -1011,36 +1016,22 @@ func (m *mounts) network(device uint64, since time.Time) (network, smb bool) {
 	return strings.HasPrefix(fstype, "fuse."), false
 }
 
-// above returns the mount points that path is on or below, as they are at since or later. It leaves out the root
-// directory, which is never unmounted.
-func (m *mounts) above(path string, since time.Time) (points []string) {
+// look returns the mount points that path is on or below, as they are at since or later. It leaves out the root
+// directory, which is never unmounted. It also reports whether one of those before is not mounted any more while its
+// directory is there, and path leads into that or nowhere. The log says when a mount goes and comes back. While mounts
+// cannot be read, they count as gone, so that nothing is removed.
+func (m *mounts) look(path string, before []string, since time.Time) (points []string, gone bool) {
 	path, err := filepath.EvalSymlinks(path)
-	if err != nil {
-		return nil
-	}
+	on := func(point string) bool { return strings.HasPrefix(path+"/", point+"/") }
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	m.refresh(since)
 	for point := range m.points {
-		if point != "/" && strings.HasPrefix(withSeparator(path), withSeparator(point)) {
+		if point != "/" && on(point) {
 			points = append(points, point)
 		}
 	}
-	return points
-}
-
-// gone reports whether one of points, as they are at since or later, is not mounted any more while its directory
-// is there, and path leads into that or nowhere. The log says when a mount goes and comes back. While mounts cannot
-// be read, they count as gone, so that nothing is removed.
-func (m *mounts) gone(points []string, path string, since time.Time) (gone bool) {
-	if len(points) == 0 {
-		return false
-	}
-	to, toErr := filepath.EvalSymlinks(path)
-	m.mu.Lock()
-	defer m.mu.Unlock()
-	m.refresh(since)
-	for _, point := range points {
+	for _, point := range before {
 		lost := !m.points[point]
 		if lost {
 			_, err := m.lstat(point)
@@ -1055,7 +1046,7 @@ func (m *mounts) gone(points []string, path string, since time.Time) (gone bool)
 			m.logger.Printf("%s: not there", name)
 		}
 		m.lost[point] = lost
-		gone = gone || lost && (toErr != nil || strings.HasPrefix(withSeparator(to), withSeparator(point)))
+		gone = gone || lost && (err != nil || on(point))
 	}
-	return gone
+	return points, gone
 }
