@@ -211,16 +211,13 @@ type pattern struct {
 func (c *config) addPattern(text string) error {
 	glob := strings.TrimSuffix(text, "/")
 	x := pattern{glob: strings.TrimPrefix(glob, "/"), path: strings.Contains(glob, "/"), dirsOnly: glob != text}
-	if text == "" || text == "/" {
-		return errors.New("it matches nothing")
-	}
-	if text[0] == '!' {
+	if strings.HasPrefix(text, "!") {
 		return errors.New("a pattern cannot take back what another one excludes")
 	}
 	for element := range strings.SplitSeq(x.glob, "/") {
 		switch element {
 		case "":
-			return errors.New("no name is empty, as between two slashes")
+			return errors.New("it matches nothing, because no name is empty")
 		case ".", "..":
 			return fmt.Errorf("no path below a target has %s in it; /name is what is right below the target", element)
 		case "**":
