@@ -852,11 +852,11 @@ func (f format) jsonLine(lines []byte, verb string, r *record) []byte {
 		o.Size = &r.stamp.size
 		o.Mtime = time.Unix(r.stamp.sec, int64(r.stamp.nsec)).UTC().Format("2006-01-02T15:04:05.000000000Z")
 	}
-	var b bytes.Buffer
-	enc := json.NewEncoder(&b)
+	b := bytes.NewBuffer(lines)
+	enc := json.NewEncoder(b)
 	enc.SetEscapeHTML(false)
 	enc.Encode(o) // none of its fields can fail
-	return append(lines, b.Bytes()...)
+	return b.Bytes()
 }
 
 // quote returns s, as a quoted Go string where s would not be one line that can be read back.
@@ -878,10 +878,10 @@ const (
 func newLog(stderr io.Writer) (logger *log.Logger, flush func()) {
 	lines, written := make(logLines, maxUnwritten), make(chan struct{})
 	go func() {
-		defer close(written)
 		for line := range lines {
 			stderr.Write(line) // a line that cannot be written is lost, and nothing else
 		}
+		close(written)
 	}()
 	return log.New(lines, "net-watcher: ", 0), func() {
 		close(lines)
