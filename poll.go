@@ -556,9 +556,6 @@ func (p *poller) readDir(e *entry) error {
 	dir, prefix := e.place, withSeparator(e.path)
 	names, err := p.names(prefix)
 	dir.stale = err != nil
-	if absent(err) {
-		return nil
-	}
 	if err != nil {
 		return err
 	}
