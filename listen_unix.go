@@ -32,15 +32,14 @@ const (
 // dead server left there; anything else there is an error and stays as it is. Close removes the socket. It
 // changes the umask for a moment, so nothing else may create files meanwhile.
 func listenUnix(ctx context.Context, path string, mode fs.FileMode) (net.Listener, error) {
-	limit := len(syscall.RawSockaddrUnix{}.Path) - 1
-	typed := path
+	limit, typed := len(syscall.RawSockaddrUnix{}.Path)-1, path
 	if strings.HasPrefix(path, "@") {
 		path = "./" + path // not Linux's abstract namespace, where sockets have no permissions
 		limit -= len("./")
 	}
 	if len(typed) > limit {
-		return nil, fmt.Errorf("listen unix %s: the path has %d bytes and a socket's can have %d; choose a shorter one",
-			typed, len(typed), limit)
+		const tooLong = "listen unix %s: the path has %d bytes and a socket's can have %d; choose a shorter one"
+		return nil, fmt.Errorf(tooLong, typed, len(typed), limit)
 	}
 	ln, err := bindUnix(ctx, path, mode)
 	inUse := errors.Is(err, syscall.EADDRINUSE)

@@ -149,9 +149,8 @@ func parse(args []string) (config, error) {
 	return c, err
 }
 
-// absolute returns the path of a target, which stays the same when the working directory is replaced or
-// mounted again. The path is not cleaned, because a link may stand before "..", but "." is dropped: NFS does
-// not ask its server about that.
+// absolute returns the path of a target, which stays right when the working directory is replaced or mounted again.
+// It does not clean the path, because a link may stand before "..", but drops "." for NFS, which asks no server for it.
 func absolute(dir, name string) string {
 	if dir != "" && filepath.VolumeName(name) == "" && !os.IsPathSeparator(name[0]) {
 		name = withSeparator(dir) + name
@@ -310,12 +309,8 @@ func closeAll(listeners []net.Listener) {
 }
 
 const (
-	// gcPercent bounds the garbage, as a part of heap and stacks. At 100 percent both 100,000 files and 10,000
-	// subscribers cost a quarter more memory; at 50 the collector costs a poll a tenth more time.
-	gcPercent = 65
-
-	// maxThreads is more than there will be. A stat that hangs holds a thread, and Go ends at 10,000.
-	maxThreads = 1 << 20
+	gcPercent  = 65      // at 100 the memory is a quarter more, at 50 the time of a poll a tenth
+	maxThreads = 1 << 20 // more than there will be: each stat that hangs holds one, and Go ends at 10,000
 )
 
 // watch polls the targets of c and serves subscribers on the listeners, which it owns, until ctx is done. After
@@ -412,8 +407,8 @@ func accept(ctx context.Context, ln net.Listener, logger *log.Logger) net.Conn {
 	}
 }
 
-// A subscriber is a connection and its place in the journal. Two goroutines serve it: one writes, and one
-// reads, only to learn that the peer is gone.
+// A subscriber is a connection and its place in the journal. One goroutine writes to it, and one reads, only to learn
+// that the peer is gone.
 type subscriber struct {
 	id   int
 	conn net.Conn
@@ -426,9 +421,8 @@ type subscriber struct {
 	again    bool   // a further greeting is due, if there is nothing else to send
 }
 
-// serve sends s its lines until s or the journal ends, and closes the connection. Before the end of the
-// journal no write has a deadline: a suspended reader holds up only its own goroutine. Nothing is formatted
-// here, because that would grow every subscriber's stack.
+// serve sends s its lines until s or the journal ends, and closes the connection. No write has a deadline before that,
+// because a suspended reader holds up only this goroutine. Formatting here would grow the stack of each subscriber.
 func (s *subscriber) serve(j *journal) {
 	var reading sync.WaitGroup
 	reading.Go(func() { s.discard(j) })
@@ -451,10 +445,9 @@ func (s *subscriber) serve(j *journal) {
 // The pauses before a peer that has shut down its sending side is probed for the first time, and again.
 const firstProbe, nextProbe = 50 * time.Millisecond, time.Second
 
-// discard reads what the peer sends and throws it away. EOF may mean that the peer is gone or, with nc and
-// socat, only that its input ended. The two look the same until the server writes, so s gets a second
-// greeting, which is true and harmless, and from then on an empty write now and then: it fails once the
-// peer is gone.
+// discard reads what the peer sends and throws it away. EOF may mean that the peer is gone or, with nc and socat, only
+// that its input ended. The two look the same until the server writes. So s gets a second greeting, which is true and
+// harmless, and then an empty write now and then, which fails once the peer is gone.
 func (s *subscriber) discard(j *journal) {
 	var err error
 	for buf := make([]byte, 64); err == nil; {
@@ -476,10 +469,9 @@ func (s *subscriber) discard(j *journal) {
 	time.AfterFunc(firstProbe, probe)
 }
 
-// A journal holds the changes that subscribers have yet to read, at most one record for each path: a later
-// change of a path replaces its earlier record. So a slow subscriber gets the newest state of each path,
-// once, and nobody waits for anybody. For -list it also keeps the record of each path that is there. Pollers
-// append to it, and each subscriber reads it at its own pace.
+// A journal holds the changes that subscribers have yet to read. Pollers append to it, and each subscriber reads it at
+// its own pace. A later change of a path replaces the earlier record, so that a slow subscriber gets the newest state
+// of each path, once. For -list the journal also keeps the record of each path that is there.
 type journal struct {
 	names  []string // of the targets, as typed
 	format format
@@ -531,9 +523,9 @@ type pathKey struct {
 
 func (r *record) key() pathKey { return pathKey{r.target, r.path} }
 
-// A cursor is how far a subscriber has read. A path that was born after base is new to it. base stays where
-// the catch-up began until everything is read: a path that was born before at may have changed since, so
-// that its only record lies after at. What was gone at since was never there for a subscriber of the list.
+// A cursor is how far a subscriber has read. A path that was born after base is new to it. base stays where a catch-up
+// began until all is read, because a path that was born before at may have changed and have its only record after at.
+// What was gone at since was never there for a subscriber of the list.
 type cursor struct{ at, base, since uint64 }
 
 // read returns the seq up to which no removal has to be told.
@@ -660,7 +652,7 @@ func (j *journal) caughtUp() {
 	}
 }
 
-// join adds a subscriber. Its greeting and its cursor are of the same moment: a change is in the greeting or
+// join adds a subscriber. Its greeting and its cursor are of the same moment, so that a change is in the greeting or
 // comes after it. A subscriber of the list begins where the journal does, and is greeted when it has read all.
 func (j *journal) join(conn net.Conn, from net.Addr) *subscriber {
 	j.mu.Lock()
@@ -723,8 +715,8 @@ func (j *journal) close() {
 	}
 }
 
-// next returns the lines to send to s next, or nil if there are none yet, and wakes s if there are more
-// behind them. It returns false when nothing more will come.
+// next returns what to send to s next, or nil if there is nothing yet, and wakes s if there is more behind it. It
+// returns false when nothing more will come.
 func (j *journal) next(s *subscriber) (lines []byte, ok bool) {
 	j.mu.Lock()
 	defer j.mu.Unlock()

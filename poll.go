@@ -82,8 +82,7 @@ func (g *polling) start(ctx context.Context) {
 	}
 }
 
-// newPoller returns a poller that supervise knows, and that the log calls by its label. polled says that another
-// one has polled the roots before.
+// newPoller returns a poller that supervise knows. polled says that another one has polled the roots before.
 func (g *polling) newPoller(label string, roots []*entry, tree, polled bool) *poller {
 	p := &poller{polling: g, label: label, roots: roots, tree: tree, heardAt: time.Now()}
 	p.polled.Store(polled)
@@ -245,8 +244,7 @@ func (p *poller) visitAll(es []*entry, above error) {
 	helped.Wait()
 }
 
-// visit looks at e, judges it, and visits what is in it. above is the error that e gets in place of a look, if
-// the directory that holds it is gone or stays as it was.
+// visit looks at e, judges it, and visits what is in it. If above is not nil, it is the result of the look.
 func (p *poller) visit(e *entry, above error) {
 	err := above
 	if err == nil {
@@ -266,8 +264,7 @@ func (p *poller) visit(e *entry, above error) {
 	p.visitAll(e.place.entries, below)
 }
 
-// split gives a target that turns out to be a directory a poller of its own, so that a tree does not delay
-// its neighbours or, when it hangs, silence them.
+// split gives each target that turns out to be a directory its own poller, because a tree can delay its neighbours.
 func (p *poller) split(ctx context.Context) {
 	p.roots = slices.DeleteFunc(p.roots, func(e *entry) bool {
 		if p.tree || e.stamp.kind != directory {
@@ -305,14 +302,12 @@ func (p *poller) look(e *entry) error {
 	return err
 }
 
-// A file server is asked about a file when the file is opened; a stat alone is answered from a cache that
-// is up to a minute old. So what is on a network mount is opened before its stat: directories, for what is
-// created, replaced or removed in them, and named files, for what is written to them. On a local disk that
-// would only wake the inotify watchers and scanners of other people. Files on SMB are not opened: Linux closes
-// them late, so that a file that is opened at every poll is answered from the first open, for ever.
+// A stat of a file on a network mount is answered from a cache that is up to a minute old, unless the client asks its
+// server, which it does when the file is opened. So directories and named files are opened before their stat there. On
+// a local disk that would only wake other people's inotify watchers and scanners. Files on SMB are not opened, because
+// Linux closes them late: a file that is opened at every poll is answered from the first open, for ever.
 
-// openParent opens the directory of the targets if one of them is a file on a network mount, or missing. It
-// reports whether that is so.
+// openParent opens the directory of the targets if one is missing or a file on a network mount, and reports whether.
 func (p *poller) openParent() bool {
 	for _, e := range p.roots {
 		if e.stamp.kind != directory && (!e.stamp.there() || p.openAll || e.place.network) {
@@ -374,8 +369,7 @@ func (p *poller) search(e *entry) error {
 	return err
 }
 
-// statOf returns the stamp of e and its device. A target's links are followed. Inside a tree a link to a
-// directory is not, so that no loop of links makes a tree endless.
+// statOf returns the stamp of e and its device. It follows links, but in a tree none to a directory, which may loop.
 func (p *poller) statOf(e *entry) (st stamp, device uint64, err error) {
 	stat := p.lstat
 	if e.parent == nil {
@@ -435,9 +429,8 @@ func absent(err error) bool {
 	return errors.Is(err, fs.ErrNotExist) && !errors.Is(err, badNetPath) || errors.Is(err, syscall.ENOTDIR)
 }
 
-// note makes st the stamp of e. Where that matters to subscribers, the difference from what they were told
-// becomes pending. A target is news when it is seen first, in case the server has not waited for it. What
-// is below it then was there before, as far as anybody knows, and is news only for -list.
+// note makes st the stamp of e, and the difference pending if subscribers are to know of it. A target is news when
+// it is seen first, because the server may not have waited for it; what is below it then, only for -list.
 func (p *poller) note(e *entry, st stamp) {
 	stays := e.stamp.kind == directory && st.kind == directory // what it holds is reported instead
 	quiet := e.parent != nil && p.roots[0].place.unknown && !p.list
@@ -483,9 +476,8 @@ func (p *poller) doubtOf(e *entry, st stamp) *doubt {
 // comparesAll reports whether -content has the content of e compared at every poll.
 func (p *poller) comparesAll(e *entry) bool { return p.content && !p.rootOf(e).place.smb }
 
-// recheck looks behind the stamp of e if there is a doubt about it. The doubt ends with the first look after its
-// time, unless -content compares e at every poll or the content cannot be read for now (EMFILE, EIO). recheck
-// returns why it cannot be read only for -content.
+// recheck looks behind the stamp of e if there is a doubt about it. The doubt ends with the first look after its time,
+// unless the content cannot be read for now (EMFILE, EIO). Only with -content recheck returns why it cannot be read.
 func (p *poller) recheck(e *entry) (err error) {
 	d := e.doubt
 	if d == nil {
@@ -827,8 +819,8 @@ type place struct {
 	unmounted bool     // one of them is not mounted
 }
 
-// A pending difference waits to settle, and for its parent's turn. With the size of an entry, the allocator would
-// place it between entries, and a list of 100,000 files would leave 10 MB of holes.
+// A pending difference waits to settle, and for its parent's turn. With the size of an entry, 100,000 of them for
+// -list would be allocated between entries and leave 10 MB of holes.
 type pending struct {
 	told  stamp  // what subscribers know
 	doubt *doubt // about that
@@ -839,8 +831,8 @@ type pending struct {
 // last returns when it was last seen to differ.
 func (d *pending) last() time.Time { return d.first.Add(d.lasts) }
 
-// A doubt lasts while a second write could leave the same stamp as the first, because the clock that mtimes
-// are taken from moves in steps. Git calls that racily clean.
+// A doubt lasts while a second write could leave the same stamp, because the clock that mtimes are taken from moves
+// in steps. Git calls such an entry racily clean.
 type doubt struct {
 	until   time.Time
 	checked bool   // there was a look at the content
@@ -856,8 +848,7 @@ func (e *entry) differs() {
 	e.pending.lasts = now.Sub(e.pending.first)
 }
 
-// ended reports whether what subscribers know of e is not there any more: it is gone, or a directory has
-// become something else, or something else a directory.
+// ended reports whether what subscribers know of e is gone, or was a directory and is none now, or the reverse.
 func (e *entry) ended() bool {
 	told := e.told()
 	return told.there() && (!e.stamp.there() || (told.kind == directory) != (e.stamp.kind == directory))
@@ -879,8 +870,7 @@ func (e *entry) holdsTold() bool {
 	return e.place != nil && slices.ContainsFunc(e.place.entries, func(c *entry) bool { return c.told().there() })
 }
 
-// A stamp is what a poll remembers of a path: what it is, and how to tell whether it is still the same.
-// Mode, owner, atime and link count are left out, because they say nothing about content.
+// A stamp is what a poll remembers of a path. Mode, owner, atime and link count say nothing about its content.
 type stamp struct {
 	sec   int64 // of the mtime
 	nsec  int32
@@ -902,9 +892,9 @@ const (
 // there reports whether the stamp is of something that is there.
 func (s stamp) there() bool { return s.kind != gone }
 
-// same reports whether two stamps can be of the same content. It asks for equality, never for later,
-// because tar, git and rsync set older mtimes. An inode number alone proves nothing: sshfs and others
-// number a file anew when the kernel has forgotten it. A ctime alone moves with mode, owner and link count.
+// same reports whether two stamps can be of the same content. Later is not asked for: tar, git and rsync set older
+// mtimes. An inode number alone proves nothing, because sshfs and others number a file anew when the kernel has
+// forgotten it, and a ctime alone moves with mode, owner and link count.
 func (s *stamp) same(t *stamp) bool {
 	return s.kind == t.kind && s.sec == t.sec && s.nsec == t.nsec && s.size == t.size &&
 		(s.ino == t.ino || s.ctime == t.ctime)
@@ -954,8 +944,7 @@ func (f statFields) stamp(fi os.FileInfo) (s stamp, device uint64) {
 	return s, device
 }
 
-// mounts is what Linux says of mounts in /proc/self/mountinfo. Other systems have no such file: every
-// device counts as local there, and no mount is known.
+// mounts is what Linux says in /proc/self/mountinfo. Elsewhere every device counts as local, and no mount is known.
 type mounts struct {
 	open   func(string) (*os.File, error)
 	lstat  func(string) (os.FileInfo, error)
