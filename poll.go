@@ -44,10 +44,8 @@ type polling struct {
 	fields  statFields
 	mounts  mounts
 	madeUp  *regexp.Regexp // names that NFS and FUSE clients give to a file that was deleted while open
-	firsts  chan firstLine // never full
-
-	mu      sync.Mutex
-	pollers []*poller
+	started chan *poller   // for supervise, never full
+	firsts  chan firstLine // the same
 }
 
 // A firstLine is what the log is to say of a target after its first poll.
@@ -59,7 +57,8 @@ type firstLine struct {
 func newPolling(targets []string, c pollConfig, logger *log.Logger, report func([]change)) *polling {
 	return &polling{
 		pollConfig: c, targets: targets, logger: logger, report: report,
-		seed: maphash.MakeSeed(), fields: findStatFields(), firsts: make(chan firstLine, len(targets)),
+		seed: maphash.MakeSeed(), fields: findStatFields(),
+		started: make(chan *poller, 2*len(targets)), firsts: make(chan firstLine, len(targets)),
 		mounts: mounts{open: c.open, lstat: c.lstat, logger: logger, lost: map[string]bool{}},
 		madeUp: regexp.MustCompile(`^(\.nfs[[:xdigit:]]{24}|\.fuse_hidden[[:xdigit:]]{16})$`),
 	}
@@ -86,9 +85,7 @@ func (g *polling) start(ctx context.Context) {
 func (g *polling) newPoller(label string, roots []*entry, tree, polled bool) *poller {
 	p := &poller{polling: g, label: label, roots: roots, tree: tree, heardAt: time.Now()}
 	p.polled.Store(polled)
-	g.mu.Lock()
-	defer g.mu.Unlock()
-	g.pollers = append(g.pollers, p)
+	g.started <- p
 	return p
 }
 
@@ -102,15 +99,18 @@ const (
 func (g *polling) supervise(ctx context.Context, begin func()) {
 	tick := time.Tick(checkEvery)
 	lines, begun, moves := make([]string, len(g.targets)), false, true
+	var pollers []*poller
 	for ticks := 1; ; {
 		select {
+		case p := <-g.started:
+			pollers = append(pollers, p)
 		case first := <-g.firsts:
 			lines[first.target] = first.line
 			if begun {
 				g.logger.Print(first.line)
 			}
 		case now := <-tick:
-			moves = g.check(now, ticks%2 == 0)
+			moves = g.check(pollers, now, ticks%2 == 0)
 			ticks++
 		case <-ctx.Done():
 			return
@@ -127,10 +127,8 @@ func (g *polling) supervise(ctx context.Context, begin func()) {
 
 // check logs how far first polls are, if asked for progress, which later polls get no answer, and which do
 // again. It reports whether a first poll moves.
-func (g *polling) check(now time.Time, progress bool) (moves bool) {
-	g.mu.Lock()
-	defer g.mu.Unlock()
-	for _, p := range g.pollers {
+func (g *polling) check(pollers []*poller, now time.Time, progress bool) (moves bool) {
+	for _, p := range pollers {
 		first := !p.polled.Load()
 		if n := p.answers.Load(); n != p.heard || !p.asking.Load() {
 			p.heard, p.heardAt = n, now
