@@ -334,11 +334,12 @@ func (p *poller) restat(e *entry) error {
 	case was == file && !root.smb && (p.openAll || e.parent == nil && root.network):
 		p.touch(e.path)
 	}
-	st, device, err := p.statOf(e)
-	p.answers.Add(1)
+	stat := p.statOf
 	if e.parent == nil {
-		st, device, err = p.onMount(e, st, device, err)
+		stat = p.statTarget
 	}
+	st, device, err := stat(e)
+	p.answers.Add(1)
 	if err != nil {
 		return err
 	}
@@ -395,24 +396,28 @@ func (p *poller) statOf(e *entry) (st stamp, device uint64, err error) {
 // errKept is why an entry keeps its last state, when the log has the reason already.
 var errKept = errors.New("kept as it was")
 
-// onMount returns what statOf has returned for the target e. If e is missing, or another one than before, because
-// a mount is gone, it returns errKept. If another one is there on a mount, it belongs to that mount from now on.
-func (p *poller) onMount(e *entry, st stamp, device uint64, err error) (stamp, uint64, error) {
-	root, was, since := e.place, e.stamp.there(), time.Now()
-	other := func() bool { return err == nil && (st.ino != e.stamp.ino || device != root.device) }
-	if !other() && !(was && (absent(err) || root.unmounted)) {
-		return st, device, err
-	}
-	if root.unmounted || !was {
-		since = p.now // one reading of the mounts a poll is enough to wait
-	}
-	points, gone := p.mounts.look(e.path, root.mounts, since)
-	if was {
-		root.stale, root.unmounted = root.stale || root.unmounted, gone
-		if gone {
+// statTarget is statOf for a target. While a mount that the target was on is gone, it returns errKept. If the target
+// is missing or another one than before, it asks for the mounts after that stat, and then stats again, because a mount
+// that was gone may have come back between the two. From then on the target belongs to the mounts that it is on.
+func (p *poller) statTarget(e *entry) (st stamp, device uint64, err error) {
+	root, was := e.place, e.stamp.there()
+	if root.unmounted {
+		if _, root.unmounted = p.mounts.look(e.path, root.mounts, p.now); root.unmounted {
 			return st, device, errKept
 		}
-		st, device, err = p.statOf(e) // again, because the mount may have come back after the first one
+		root.stale = true
+	}
+	st, device, err = p.statOf(e)
+	other := func() bool { return err == nil && (st.ino != e.stamp.ino || device != root.device) }
+	if !other() && !(was && absent(err)) {
+		return st, device, err
+	}
+	points, gone := p.mounts.look(e.path, root.mounts, time.Now())
+	if root.unmounted = was && gone; root.unmounted {
+		return st, device, errKept
+	}
+	if was {
+		st, device, err = p.statOf(e)
 	}
 	if other() {
 		root.mounts = points // of the same reading, so that undo misses a mount that goes now

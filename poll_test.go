@@ -1907,6 +1907,64 @@ func TestMountBackInPoll(t *testing.T) {
 	})
 }
 
+// TestMountShortlyBack has a mount that was gone come back, go once more while a poll looks at the second target, and
+// be there again at its end. What that poll saw of the second target lies below the mount point.
+func TestMountShortlyBack(t *testing.T) {
+	dir, err := filepath.EvalSymlinks(t.TempDir())
+	if err != nil {
+		t.Fatal(err)
+	}
+	writeFiles(t, dir, "tree/a", "tree/b", "below/a", "below/b")
+	mountinfo := filepath.Join(t.TempDir(), "mountinfo")
+	var away atomic.Bool
+	mount := func(there bool) {
+		text := "1 0 0:255 / / rw - ext4 x rw\n"
+		if there {
+			away.Store(false)
+			text += "2 1 0:254 / " + dir + "/tree rw - ext4 x rw\n"
+		}
+		if err := os.WriteFile(mountinfo, []byte(text), 0o666); err != nil {
+			t.Error(err)
+		}
+		away.Store(!there) // last, so that no stat is of a mount that is gone already
+	}
+	mount(true)
+	synctest.Test(t, func(t *testing.T) {
+		c := configure(t, dir+"/tree/a", dir+"/tree/b")
+		var looks atomic.Int64 // that the second target gets before the mount is there again, 0 if it is there
+		c.stat = func(name string) (os.FileInfo, error) {
+			time.Sleep(time.Millisecond)
+			below := away.Load()
+			if looks.Load() > 0 && strings.HasSuffix(name, "/b") {
+				below = true
+				mount(looks.Add(-1) == 0)
+			}
+			if below {
+				name = strings.Replace(name, "/tree/", "/below/", 1)
+			}
+			return os.Stat(name)
+		}
+		c.open = openMountinfo(mountinfo)
+		ln, logged := begin(t, c)
+		j := ln.dial("j")
+		time.Sleep(time.Second)
+		j.drain()
+		for n := range 3 {
+			mount(false)
+			time.Sleep(time.Second)
+			mount(true)
+			looks.Store(int64(n))
+			time.Sleep(time.Second)
+			looks.Store(0)
+			mount(true)
+			time.Sleep(time.Second)
+			if got := j.drain(); got != "" {
+				t.Errorf("sent %q, want nothing; logged\n%s", got, logged)
+			}
+		}
+	})
+}
+
 // TestManyErrors has each file of a tree fail by itself. Whether their directory can be searched is asked when
 // that begins, and not at every poll.
 func TestManyErrors(t *testing.T) {
