@@ -706,7 +706,8 @@ func (p *poller) answered() {
 	p.polled.Store(true)
 }
 
-// undo takes back what this poll has seen of targets whose mount is gone: it may be what lies below the mount point.
+// undo takes back what this poll has seen of targets whose mount is gone: it may be what lies below the mount point. If
+// a mount is there, it may have been gone for a part of the poll. Then the first difference is none at another look.
 func (p *poller) undo() {
 	var root *entry
 	gone, now := false, time.Now()
@@ -718,6 +719,7 @@ func (p *poller) undo() {
 		if r := p.rootOf(e); r != root {
 			root = r
 			_, gone = p.mounts.look(r.path, r.place.mounts, now)
+			gone = gone || len(r.place.mounts) > 0 && !e.unlisted && p.isAsTold(e)
 		}
 		if !gone {
 			return false
@@ -729,6 +731,15 @@ func (p *poller) undo() {
 		e.pending = nil
 		return true
 	})
+}
+
+// isAsTold stats e once more, and reports whether it is as subscribers know it. The ctime tells that it was not
+// written and given its old mtime meanwhile.
+func (p *poller) isAsTold(e *entry) bool {
+	st, _, err := p.statOf(e)
+	p.answers.Add(1)
+	told := &e.pending.told
+	return (err == nil || absent(err)) && st.same(told) && st.ctime == told.ctime
 }
 
 // tell reports the differences of due. Removals come first, deepest first, then the rest, parents first.

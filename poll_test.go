@@ -1397,24 +1397,35 @@ func TestTime(t *testing.T) {
 	})
 }
 
-// TestIgnoredCase renames a file on a file system that finds it by its old name
-// too: what the directory lists is what is there, and the old name is forgotten.
+// TestIgnoredCase renames a file on a mount that finds it by its old name too, and unchanged: what the directory
+// lists is what is there, and the old name is forgotten.
 func TestIgnoredCase(t *testing.T) {
-	dir := t.TempDir()
+	dir, err := filepath.EvalSymlinks(t.TempDir())
+	if err != nil {
+		t.Fatal(err)
+	}
 	writeFiles(t, dir, "tree/name")
+	before, err := os.Lstat(dir + "/tree/name")
+	if err != nil {
+		t.Fatal(err)
+	}
+	mountinfo := filepath.Join(t.TempDir(), "mountinfo")
+	if err := os.WriteFile(mountinfo, []byte("1 0 0:254 / "+dir+"/tree rw - vfat x rw\n"), 0o666); err != nil {
+		t.Fatal(err)
+	}
 	synctest.Test(t, func(t *testing.T) {
 		c := configure(t, dir+"/tree")
 		c.lstat = func(name string) (os.FileInfo, error) {
 			fi, err := os.Lstat(name)
-			if err != nil {
-				return os.Lstat(filepath.Dir(name) + "/" + strings.ToUpper(filepath.Base(name)))
+			if errors.Is(err, fs.ErrNotExist) && name == dir+"/tree/name" {
+				return before, nil
 			}
 			return fi, err
 		}
 		var reads atomic.Int64
 		c.open = func(name string) (*os.File, error) {
 			reads.Add(1)
-			return os.Open(name)
+			return openMountinfo(mountinfo)(name)
 		}
 		ln, _ := begin(t, c)
 		j := ln.dial("j")
@@ -1806,62 +1817,109 @@ func identity(fi os.FileInfo) uint64 {
 }
 
 // TestMountLostInPoll takes a mount away while a poll looks at what is on it, so that the poll sees the files
-// below the mount point. They are not the files of the mount.
+// below the mount point. They are not the files of the mount, which may be back before the poll ends.
 func TestMountLostInPoll(t *testing.T) {
 	for _, tt := range []struct {
 		name    string
 		targets []string
-	}{{"tree", []string{"/tree"}}, {"files", []string{"/tree/a", "/tree/b"}}} {
-		t.Run(tt.name, func(t *testing.T) { testMountLostInPoll(t, tt.targets) })
+		back    bool
+	}{
+		{"tree", []string{"/tree"}, false},
+		{"tree that is back", []string{"/tree"}, true},
+		{"files", []string{"/tree/a", "/tree/b"}, false},
+	} {
+		t.Run(tt.name, func(t *testing.T) { testMountLostInPoll(t, tt.targets, tt.back) })
 	}
 }
 
-func testMountLostInPoll(t *testing.T, targets []string) {
-	dir, err := filepath.EvalSymlinks(t.TempDir())
-	if err != nil {
-		t.Fatal(err)
-	}
-	writeFiles(t, dir, "tree/a", "tree/b")
-	const mounted = "1 0 0:255 / / rw - ext4 x rw\n2 1 0:254 / DIR/tree rw - ext4 x rw\n"
-	mountinfo := filepath.Join(t.TempDir(), "mountinfo")
-	set := func(text string, mtime time.Time) {
-		text = strings.ReplaceAll(text, "DIR", dir)
-		if err := errors.Join(os.WriteFile(mountinfo, []byte(text), 0o666), os.Chtimes(dir+"/tree/a", mtime, mtime), os.Chtimes(dir+"/tree/b", mtime, mtime)); err != nil {
-			t.Error(err)
-		}
-	}
-	set(mounted, time.Unix(1e8, 1))
+func testMountLostInPoll(t *testing.T, targets []string, back bool) {
+	m := newFakeMount(t)
 	synctest.Test(t, func(t *testing.T) {
 		var args []string
 		for _, target := range targets {
-			args = append(args, dir+target)
+			args = append(args, m.dir+target)
 		}
 		c := configure(t, args...)
 		var takeAway atomic.Bool
 		stat := func(name string) (os.FileInfo, error) {
-			if name == dir+"/tree/a" && takeAway.Swap(false) {
-				set("1 0 0:255 / / rw - ext4 x rw\n", time.Unix(2e8, 1))
+			if name == m.dir+"/tree/a" && takeAway.Swap(false) {
+				m.mount(t, false)
 			}
-			return os.Stat(name)
+			fi, err := m.stat(name)
+			if back && name == m.dir+"/tree/b" && m.away.Load() {
+				m.mount(t, true)
+			}
+			return fi, err
 		}
 		c.stat, c.lstat = stat, stat // there are no links
-		c.open = openMountinfo(mountinfo)
+		c.open = openMountinfo(m.info)
 		ln, logged := begin(t, c)
 		j := ln.dial("j")
 		j.drain()
 		takeAway.Store(true)
 		time.Sleep(time.Second)
-		set(mounted, time.Unix(1e8, 1))
+		m.mount(t, true)
 		time.Sleep(time.Second)
-		if got := j.drain(); got != "" || strings.Count(logged.String(), "not mounted") != 1 {
-			t.Errorf("sent %q, and logged\n%swant nothing sent, and one line that it is not mounted", got, logged)
+		lines := 1
+		if back {
+			lines = 0
 		}
-		set(mounted, time.Unix(3e8, 1))
+		if got := j.drain(); got != "" || strings.Count(logged.String(), "not mounted") != lines {
+			t.Errorf("sent %q, and logged\n%swant nothing sent, and %d lines that it is not mounted", got, logged, lines)
+		}
+		mtime := time.Unix(3e8, 1)
+		if err := errors.Join(os.Chtimes(m.dir+"/tree/a", mtime, mtime), os.Chtimes(m.dir+"/tree/b", mtime, mtime)); err != nil {
+			t.Fatal(err)
+		}
 		time.Sleep(time.Second)
-		if got, want := verbs(j.drain()), fmt.Sprintf("changed %[1]s/tree/a\nchanged %[1]s/tree/b\n", dir); got != want {
+		if got, want := verbs(j.drain()), fmt.Sprintf("changed %[1]s/tree/a\nchanged %[1]s/tree/b\n", m.dir); got != want {
 			t.Errorf("sent %q, want %q", got, want)
 		}
 	})
+}
+
+// A fakeMount is a file system that is mounted at dir/tree, as far as a poller can know. What lies below the mount
+// point is in dir/below.
+type fakeMount struct {
+	dir, info string // info is what /proc/self/mountinfo is to be
+	away      atomic.Bool
+}
+
+func newFakeMount(t *testing.T) *fakeMount {
+	dir, err := filepath.EvalSymlinks(t.TempDir())
+	if err != nil {
+		t.Fatal(err)
+	}
+	m := &fakeMount{dir: dir, info: filepath.Join(t.TempDir(), "mountinfo")}
+	for _, name := range []string{"tree/a", "tree/b", "below/a", "below/b"} {
+		writeFiles(t, dir, name)
+		mtime := time.Unix(1e8, int64(len(name))) // not the same below
+		if err := os.Chtimes(dir+"/"+name, mtime, mtime); err != nil {
+			t.Fatal(err)
+		}
+	}
+	m.mount(t, true)
+	return m
+}
+
+// mount mounts the file system, or unmounts it. At no moment is it mounted while a stat finds what lies below.
+func (m *fakeMount) mount(t *testing.T, there bool) {
+	text := "1 0 0:255 / / rw - ext4 x rw\n"
+	if there {
+		m.away.Store(false)
+		text += "2 1 0:254 / " + m.dir + "/tree rw - ext4 x rw\n"
+	}
+	if err := os.WriteFile(m.info, []byte(text), 0o666); err != nil {
+		t.Error(err)
+	}
+	m.away.Store(!there)
+}
+
+func (m *fakeMount) stat(name string) (os.FileInfo, error) {
+	if m.away.Load() {
+		name = strings.Replace(name, m.dir+"/tree", m.dir+"/below", 1)
+	}
+	return os.Stat(name)
 }
 
 // openMountinfo returns an open that finds another file in place of the system's mountinfo.
@@ -1910,53 +1968,34 @@ func TestMountBackInPoll(t *testing.T) {
 // TestMountShortlyBack has a mount that was gone come back, go once more while a poll looks at the second target, and
 // be there again at its end. What that poll saw of the second target lies below the mount point.
 func TestMountShortlyBack(t *testing.T) {
-	dir, err := filepath.EvalSymlinks(t.TempDir())
-	if err != nil {
-		t.Fatal(err)
-	}
-	writeFiles(t, dir, "tree/a", "tree/b", "below/a", "below/b")
-	mountinfo := filepath.Join(t.TempDir(), "mountinfo")
-	var away atomic.Bool
-	mount := func(there bool) {
-		text := "1 0 0:255 / / rw - ext4 x rw\n"
-		if there {
-			away.Store(false)
-			text += "2 1 0:254 / " + dir + "/tree rw - ext4 x rw\n"
-		}
-		if err := os.WriteFile(mountinfo, []byte(text), 0o666); err != nil {
-			t.Error(err)
-		}
-		away.Store(!there) // last, so that no stat is of a mount that is gone already
-	}
-	mount(true)
+	m := newFakeMount(t)
 	synctest.Test(t, func(t *testing.T) {
-		c := configure(t, dir+"/tree/a", dir+"/tree/b")
-		var looks atomic.Int64 // that the second target gets before the mount is there again, 0 if it is there
+		c := configure(t, m.dir+"/tree/a", m.dir+"/tree/b")
+		var looks atomic.Int64 // at the second target before the mount is there again, 0 if it is there
 		c.stat = func(name string) (os.FileInfo, error) {
 			time.Sleep(time.Millisecond)
-			below := away.Load()
-			if looks.Load() > 0 && strings.HasSuffix(name, "/b") {
-				below = true
-				mount(looks.Add(-1) == 0)
+			if looks.Load() == 0 || !strings.HasSuffix(name, "/b") {
+				return m.stat(name)
 			}
-			if below {
-				name = strings.Replace(name, "/tree/", "/below/", 1)
-			}
-			return os.Stat(name)
+			time.Sleep(time.Millisecond) // so that the first target has been looked at
+			m.mount(t, false)
+			fi, err := m.stat(name)
+			m.mount(t, looks.Add(-1) == 0)
+			return fi, err
 		}
-		c.open = openMountinfo(mountinfo)
+		c.open = openMountinfo(m.info)
 		ln, logged := begin(t, c)
 		j := ln.dial("j")
 		time.Sleep(time.Second)
 		j.drain()
 		for n := range 3 {
-			mount(false)
+			m.mount(t, false)
 			time.Sleep(time.Second)
-			mount(true)
+			m.mount(t, true)
 			looks.Store(int64(n))
 			time.Sleep(time.Second)
 			looks.Store(0)
-			mount(true)
+			m.mount(t, true)
 			time.Sleep(time.Second)
 			if got := j.drain(); got != "" {
 				t.Errorf("sent %q, want nothing; logged\n%s", got, logged)
