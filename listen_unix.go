@@ -42,8 +42,7 @@ func listenUnix(ctx context.Context, path string, mode fs.FileMode) (net.Listene
 		return nil, fmt.Errorf(tooLong, typed, len(typed), limit)
 	}
 	ln, err := bindUnix(ctx, path, mode)
-	inUse := errors.Is(err, syscall.EADDRINUSE)
-	if inUse {
+	if errors.Is(err, syscall.EADDRINUSE) {
 		if err := removeStale(ctx, path); err != nil {
 			return nil, fmt.Errorf("listen unix %s: %w", typed, err)
 		}
@@ -52,16 +51,12 @@ func listenUnix(ctx context.Context, path string, mode fs.FileMode) (net.Listene
 	if err != nil {
 		return nil, err
 	}
+	ln.(*net.UnixListener).SetUnlinkOnClose(false) // unixListener.Close looks first
 	bound, err := os.Lstat(path)
-	if inUse && err == nil { // another server that found the same stale socket may have removed this one
-		wait(ctx, startTime)
-		if !isStill(bound, path) {
-			err = errStarting
-		}
-	}
-	if err != nil {
+	wait(ctx, startTime) // another server that has found a stale socket here may remove this one
+	if err != nil || !isStill(bound, path) {
 		ln.Close()
-		return nil, fmt.Errorf("listen unix %s: %w", typed, err)
+		return nil, fmt.Errorf("listen unix %s: %w", typed, errStarting)
 	}
 	return &unixListener{Listener: ln, path: path, bound: bound}, nil
 }
@@ -69,12 +64,7 @@ func listenUnix(ctx context.Context, path string, mode fs.FileMode) (net.Listene
 // bindUnix listens at path. The socket has its mode from birth, because a chmod would come too late.
 func bindUnix(ctx context.Context, path string, mode fs.FileMode) (net.Listener, error) {
 	defer syscall.Umask(syscall.Umask(int(0o777 &^ mode)))
-	ln, err := new(net.ListenConfig).Listen(ctx, "unix", path)
-	if err != nil {
-		return nil, err
-	}
-	ln.(*net.UnixListener).SetUnlinkOnClose(false) // unixListener.Close looks first
-	return ln, nil
+	return new(net.ListenConfig).Listen(ctx, "unix", path)
 }
 
 // startTime is more than a server needs between bind and listen, or between two looks at a path.
