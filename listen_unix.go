@@ -43,7 +43,8 @@ func listenUnix(ctx context.Context, path string, mode fs.FileMode) (net.Listene
 	}
 	ln, err := bindUnix(ctx, path, mode)
 	if errors.Is(err, syscall.EADDRINUSE) {
-		if err := removeStale(ctx, path); err != nil {
+		err = removeStale(ctx, path)
+		if err != nil && !errors.Is(err, fs.ErrNotExist) { // or else it has gone by itself
 			return nil, fmt.Errorf("listen unix %s: %w", typed, err)
 		}
 		ln, err = bindUnix(ctx, path, mode)
@@ -85,39 +86,29 @@ func isStill(was fs.FileInfo, path string) bool {
 // removal, it loses its socket, and finds that out in listenUnix.
 func removeStale(ctx context.Context, path string) error {
 	before, err := os.Lstat(path)
-	if err == nil && before.Mode().Type() != fs.ModeSocket {
+	if err != nil {
+		return err
+	}
+	if before.Mode().Type() != fs.ModeSocket {
 		return errors.New("the file exists and is not a socket; choose another path")
 	}
-	for try := 0; try < 2 && err == nil; try++ {
-		err = refused(ctx, path)
+	for range 2 {
+		conn, err := new(net.Dialer).DialContext(ctx, "unix", path)
+		if err == nil {
+			conn.Close()
+		}
+		switch {
+		case err == nil, errors.Is(err, syscall.EAGAIN): // Linux: its backlog is full
+			return errors.New("another server is already listening there")
+		case !errors.Is(err, syscall.ECONNREFUSED): // which the BSDs say of a full backlog too
+			return err
+		}
 		wait(ctx, startTime)
 	}
-	if err == nil && !isStill(before, path) {
+	if !isStill(before, path) {
 		return errStarting
 	}
-	if err == nil {
-		err = os.Remove(path)
-	}
-	if errors.Is(err, fs.ErrNotExist) {
-		return errStarting
-	}
-	return err
-}
-
-// refused returns nil if the socket at path refuses connections, as one does that nobody listens to, and
-// otherwise why it is to be left alone. The BSDs refuse for a full backlog too.
-func refused(ctx context.Context, path string) error {
-	conn, err := new(net.Dialer).DialContext(ctx, "unix", path)
-	if err == nil {
-		conn.Close()
-	}
-	switch {
-	case err == nil, errors.Is(err, syscall.EAGAIN): // Linux: its backlog is full
-		return errors.New("another server is already listening there")
-	case errors.Is(err, syscall.ECONNREFUSED):
-		return nil
-	}
-	return err
+	return os.Remove(path)
 }
 
 // A unixListener removes its socket on Close, if it is still its own. Go's own Close would remove by name
