@@ -104,7 +104,7 @@ func run(ctx context.Context, args []string, stdout, stderr io.Writer) error {
 		_, err = io.WriteString(stdout, usage)
 		return err
 	case err != nil:
-		return err
+		return usageError{err}
 	case c.version:
 		_, err = fmt.Fprintln(stdout, version())
 		return err
@@ -133,7 +133,7 @@ type config struct {
 // A usageError is a mistake on the command line.
 type usageError struct{ error }
 
-// parse makes a config of the command line. Its errors are usageErrors, and flag.ErrHelp.
+// parse makes a config of the command line. Its errors are mistakes there, and flag.ErrHelp.
 func parse(args []string) (config, error) {
 	c := config{pollConfig: pollConfig{stat: os.Stat, lstat: os.Lstat}}
 	c.dir, _ = os.Getwd() // if it is gone, relative targets stay relative
@@ -142,9 +142,6 @@ func parse(args []string) (config, error) {
 	err := flags.Parse(args)
 	if err == nil && !c.version {
 		err = c.check(flags)
-	}
-	if err != nil && !errors.Is(err, flag.ErrHelp) {
-		err = usageError{err}
 	}
 	return c, err
 }
