@@ -322,20 +322,17 @@ func watch(ctx context.Context, c config, listeners []net.Listener, logger *log.
 	polling.start(ctx)
 	slots, full := make(chan struct{}, c.max), new(atomic.Bool)
 	var serving sync.WaitGroup
-	serving.Go(func() {
-		polling.supervise(ctx, func() {
-			j.open()
-			for _, ln := range listeners {
-				addr, isTCP := ln.Addr().(*net.TCPAddr)
-				if isTCP && !addr.IP.IsLoopback() {
-					logger.Printf("whoever can reach %v can subscribe, for it is not a loopback address", addr)
-				}
-				logger.Printf("listening on %s", quote(ln.Addr().String()))
-				serving.Go(func() { serve(ctx, ln, j, slots, full) })
+	polling.supervise(ctx, func() {
+		j.open()
+		for _, ln := range listeners {
+			addr, isTCP := ln.Addr().(*net.TCPAddr)
+			if isTCP && !addr.IP.IsLoopback() {
+				logger.Printf("whoever can reach %v can subscribe, for it is not a loopback address", addr)
 			}
-		})
+			logger.Printf("listening on %s", quote(ln.Addr().String()))
+			serving.Go(func() { serve(ctx, ln, j, slots, full) })
+		}
 	})
-	<-ctx.Done()
 	last := log.New(logger.Writer(), logger.Prefix(), logger.Flags())
 	logger.SetOutput(io.Discard) // a poll or a subscriber may have more to say
 	last.Printf("%s: closing", strings.TrimSuffix(context.Cause(ctx).Error(), " signal received"))
