@@ -806,18 +806,15 @@ type format struct {
 
 const timeFormat = "2006-01-02T15:04:05.000Z" // RFC 3339 in UTC, with milliseconds
 
-// line appends to lines the one that says verb of r.
+// line appends to lines the one that says verb of r. In JSON, path_base64 has the bytes of a path that is not UTF-8,
+// which path only resembles.
 func (f format) line(lines []byte, verb string, r *record) []byte {
-	if f.json {
-		return f.jsonLine(lines, verb, r)
+	at := time.UnixMilli(r.time).UTC()
+	if !f.json {
+		lines = append(append(lines, verb...), ' ')
+		lines = append(at.AppendFormat(lines, timeFormat), ' ')
+		return append(append(lines, quote(r.path)...), '\n')
 	}
-	lines = append(append(lines, verb...), ' ')
-	lines = append(time.UnixMilli(r.time).UTC().AppendFormat(lines, timeFormat), ' ')
-	return append(append(lines, quote(r.path)...), '\n')
-}
-
-// jsonLine appends an object. path_base64 has the bytes of a path that is not UTF-8, which path only resembles.
-func (f format) jsonLine(lines []byte, verb string, r *record) []byte {
 	o := struct {
 		Type       string `json:"type"`
 		Time       string `json:"time"`
@@ -827,7 +824,7 @@ func (f format) jsonLine(lines []byte, verb string, r *record) []byte {
 		PathBase64 []byte `json:"path_base64,omitempty"`
 		Size       *int64 `json:"size,omitempty"`
 		Mtime      string `json:"mtime,omitempty"`
-	}{Type: verb, Time: time.UnixMilli(r.time).UTC().Format(timeFormat), Seq: r.seq, Path: r.path}
+	}{Type: verb, Time: at.Format(timeFormat), Seq: r.seq, Path: r.path}
 	if verb == "watching" || verb == "waiting" {
 		o.Started = f.started.UTC().Format(timeFormat)
 	}
