@@ -412,7 +412,6 @@ type subscriber struct {
 	// The journal's lock guards these.
 	cursor
 	greeting []byte // to be sent first
-	listing  bool   // the greeting comes when all of the list is read
 	again    bool   // a further greeting is due, if there is nothing else to send
 }
 
@@ -514,7 +513,7 @@ func (r *record) key() pathKey { return pathKey{r.target, r.path} }
 
 // A cursor is how far a subscriber has read. A path that was born after base is new to it. base stays where a catch-up
 // began until all is read, because a path that was born before at may have changed and have its only record after at.
-// What was gone at since was never there for a subscriber of the list.
+// What was gone at since was never there for a subscriber of the list. since is 0 once that has read the list.
 type cursor struct{ at, base, since uint64 }
 
 // read returns the seq up to which no removal has to be told.
@@ -647,8 +646,8 @@ func (j *journal) join(conn net.Conn, from net.Addr) *subscriber {
 	j.mu.Lock()
 	defer j.mu.Unlock()
 	j.joined++
-	s := &subscriber{id: j.joined, conn: conn, wake: make(chan struct{}, 1), listing: j.list && j.seq > 0}
-	if s.listing {
+	s := &subscriber{id: j.joined, conn: conn, wake: make(chan struct{}, 1)}
+	if j.list && j.seq > 0 {
 		s.since = j.seq
 		j.behind++
 	} else {
@@ -715,13 +714,13 @@ func (j *journal) next(s *subscriber) (lines []byte, ok bool) {
 	case s.greeting != nil:
 		lines, s.greeting = s.greeting, nil
 	case s.at < j.seq:
-		sp := j.span(s.cursor)
+		sp, since := j.span(s.cursor), s.since
 		lines, s.cursor, s.again = sp.lines, sp.to, false
 		if s.at == j.seq {
 			j.caughtUp()
 		}
-		if s.at == j.seq && s.listing {
-			s.listing, s.greeting = false, j.greet()
+		if s.since != since {
+			s.greeting = j.greet() // now that the list is read
 		}
 	case s.again:
 		lines, s.again = j.greet(), false
