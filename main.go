@@ -593,15 +593,13 @@ func (j *journal) evict(before uint64) {
 	if len(j.records) <= j.compactAt {
 		return
 	}
-	unread, slowest := j.compact()
-	for unread > j.limit && slowest < before {
+	for unread, slowest := j.compact(); unread > j.limit && slowest < before; unread, slowest = j.compact() {
 		for s := range j.subs {
 			if s.read() == slowest {
 				j.logger.Printf("subscriber %d has left more than %d changes unread; disconnecting it", s.id, j.limit)
 				j.remove(s)
 			}
 		}
-		unread, slowest = j.compact()
 	}
 }
 
