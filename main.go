@@ -390,12 +390,10 @@ const minBackOff, maxBackOff = 5 * time.Millisecond, time.Second
 func accept(ctx context.Context, ln net.Listener, logger *log.Logger) net.Conn {
 	for backOff := minBackOff; ; backOff = min(2*backOff, maxBackOff) {
 		conn, err := ln.Accept()
-		switch {
-		case err == nil:
+		if err == nil || errors.Is(err, net.ErrClosed) {
 			return conn
-		case errors.Is(err, net.ErrClosed):
-			return nil
-		case backOff == minBackOff:
+		}
+		if backOff == minBackOff {
 			logger.Printf("%v; trying again", err)
 		}
 		wait(ctx, backOff)
