@@ -849,19 +849,17 @@ const (
 // newLog returns the log of the server. A goroutine of its own writes the lines to stderr, because a write to
 // a terminal that is stopped, or to a full pipe, does not return. flush waits for it; nothing may be logged later.
 func newLog(stderr io.Writer) (logger *log.Logger, flush func()) {
-	lines, written := make(logLines, maxUnwritten), make(chan struct{})
+	lines := make(logLines, maxUnwritten)
+	writing, written := context.WithCancel(context.Background())
 	go func() {
+		defer written()
 		for line := range lines {
 			stderr.Write(line) // a line that cannot be written is lost, and nothing else
 		}
-		close(written)
 	}()
 	return log.New(lines, "net-watcher: ", 0), func() {
 		close(lines)
-		select {
-		case <-written:
-		case <-time.After(flushTime):
-		}
+		wait(writing, flushTime)
 	}
 }
 
