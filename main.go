@@ -272,7 +272,7 @@ func version() string {
 	return fmt.Sprintf("net-watcher %s %s %s/%s", v, runtime.Version(), runtime.GOOS, runtime.GOARCH)
 }
 
-// listen binds every address that c names, or none.
+// listen binds every address that c names. If one cannot be bound, the program ends, and that closes the other.
 func listen(ctx context.Context, c config) (listeners []net.Listener, err error) {
 	if c.tcp != "" {
 		lc := net.ListenConfig{KeepAliveConfig: net.KeepAliveConfig{ // a peer that vanished is gone after 75 s
@@ -291,18 +291,11 @@ func listen(ctx context.Context, c config) (listeners []net.Listener, err error)
 	if c.unix != "" {
 		ln, err := listenUnix(ctx, c.unix, c.mode)
 		if err != nil {
-			closeAll(listeners)
 			return nil, err
 		}
 		listeners = append(listeners, ln)
 	}
 	return listeners, nil
-}
-
-func closeAll(listeners []net.Listener) {
-	for _, ln := range listeners {
-		ln.Close()
-	}
 }
 
 const (
@@ -337,7 +330,9 @@ func watch(ctx context.Context, c config, listeners []net.Listener, logger *log.
 	logger.SetOutput(io.Discard) // a poll or a subscriber may have more to say
 	last.Printf("%s: closing", strings.TrimSuffix(context.Cause(ctx).Error(), " signal received"))
 	j.close()
-	closeAll(listeners)
+	for _, ln := range listeners {
+		ln.Close()
+	}
 	serving.Wait()
 }
 
