@@ -416,10 +416,8 @@ func (s *subscriber) serve(j *journal) {
 		if !ok {
 			break
 		}
-		if lines != nil {
-			if _, err := s.conn.Write(lines); err != nil {
-				break
-			}
+		if _, err := s.conn.Write(lines); err != nil {
+			break
 		}
 	}
 	j.leave(s)
