@@ -500,8 +500,6 @@ type pathKey struct {
 	path   string
 }
 
-func (r *record) key() pathKey { return pathKey{r.target, r.path} }
-
 // A cursor is how far a subscriber has read. A path that was born after base is new to it. base stays where a catch-up
 // began until all is read, because a path that was born before at may have changed and have its only record after at.
 // What was gone at since was never there for a subscriber of the list. since is 0 once that has read the list.
@@ -566,15 +564,15 @@ func (j *journal) put(c change) {
 	if len(j.subs) == 0 && !j.list {
 		return
 	}
-	r := &record{change: c, seq: j.seq}
-	if old := j.byPath[r.key()]; old != nil {
+	key, r := pathKey{c.target, c.path}, &record{change: c, seq: j.seq}
+	if old := j.byPath[key]; old != nil {
 		old.dead = true
 		r.born = old.born
 	}
 	if c.created {
 		r.born = r.seq
 	}
-	j.byPath[r.key()] = r
+	j.byPath[key] = r
 	j.records = append(j.records, r)
 }
 
@@ -611,7 +609,7 @@ func (j *journal) compact() (unread int, slowest uint64) {
 			unread++
 			return false
 		}
-		delete(j.byPath, r.key())
+		delete(j.byPath, pathKey{r.target, r.path})
 		return true
 	})
 	if len(j.records) == 0 {
