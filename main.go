@@ -543,11 +543,8 @@ func (j *journal) append(changes []change) {
 	clear(j.spans)
 	j.greeting = nil
 	j.evict(before)
-	if j.behind = len(j.subs); j.behind == 0 {
-		j.compact()
-	} else {
-		j.span(cursor{at: before, base: before}) // encoded here for all that keep up, and not on their stacks
-	}
+	j.behind = len(j.subs)
+	j.span(cursor{at: before, base: before}) // encoded here for all that keep up, and not on their stacks
 	waking := slices.AppendSeq(make([]*subscriber, 0, len(j.subs)), maps.Keys(j.subs))
 	j.mu.Unlock()
 	for _, s := range waking {
