@@ -667,10 +667,8 @@ func (j *journal) remove(s *subscriber) {
 func (j *journal) greetAgain(s *subscriber) {
 	j.mu.Lock()
 	defer j.mu.Unlock()
-	if s.at == j.seq {
-		s.again = true
-		wake(s.wake)
-	}
+	s.again = s.at == j.seq
+	wake(s.wake)
 }
 
 const drainTime = 500 * time.Millisecond // to take what is left after the signal; the end is due in a second
