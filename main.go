@@ -786,9 +786,8 @@ const timeFormat = "2006-01-02T15:04:05.000Z" // RFC 3339 in UTC, with milliseco
 func (f format) line(lines []byte, verb string, r *record) []byte {
 	at := time.UnixMilli(r.time).UTC()
 	if !f.json {
-		lines = append(append(lines, verb...), ' ')
-		lines = append(at.AppendFormat(lines, timeFormat), ' ')
-		return append(append(lines, quote(r.path)...), '\n')
+		lines = at.AppendFormat(append(lines, verb+" "...), timeFormat)
+		return append(lines, " "+quote(r.path)+"\n"...)
 	}
 	o := struct {
 		Type       string `json:"type"`
