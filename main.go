@@ -317,8 +317,7 @@ func watch(ctx context.Context, c config, listeners []net.Listener, logger *log.
 	polling.supervise(ctx, func() {
 		j.open()
 		for _, ln := range listeners {
-			addr, isTCP := ln.Addr().(*net.TCPAddr)
-			if isTCP && !addr.IP.IsLoopback() {
+			if addr, isTCP := ln.Addr().(*net.TCPAddr); isTCP && !addr.IP.IsLoopback() {
 				logger.Printf("whoever can reach %v can subscribe, for it is not a loopback address", addr)
 			}
 			logger.Printf("listening on %s", quote(ln.Addr().String()))
