@@ -135,7 +135,7 @@ type usageError struct{ error }
 
 // parse makes a config of the command line. Its errors are mistakes there, and flag.ErrHelp.
 func parse(args []string) (config, error) {
-	c := config{pollConfig: pollConfig{stat: os.Stat, lstat: os.Lstat}}
+	c := config{mode: 0o600, pollConfig: pollConfig{interval: 250 * time.Millisecond, stat: os.Stat, lstat: os.Lstat}}
 	c.dir, _ = os.Getwd() // if it is gone, relative targets stay relative
 	c.open = func(name string) (*os.File, error) { return os.OpenFile(name, os.O_RDONLY|nonblock, 0) }
 	flags := c.flags()
@@ -160,7 +160,6 @@ func absolute(dir, name string) string {
 func (c *config) flags() *flag.FlagSet {
 	flags := flag.NewFlagSet("net-watcher", flag.ContinueOnError)
 	flags.SetOutput(io.Discard)
-	c.mode, c.interval = 0o600, 250*time.Millisecond
 	flags.StringVar(&c.tcp, "tcp", "localhost:60300", "")
 	flags.StringVar(&c.unix, "unix", "", "")
 	flags.Func("mode", "", c.setMode)
