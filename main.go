@@ -367,7 +367,6 @@ func serve(ctx context.Context, ln net.Listener, j *journal, slots chan struct{}
 			from = ln.Addr() // a client's end seldom has a name
 		}
 		s := j.join(conn, from)
-		serving.Go(func() { s.discard(j, firstProbe) })
 		serving.Go(func() {
 			s.serve(j)
 			<-slots
@@ -408,6 +407,8 @@ type subscriber struct {
 // serve sends s its lines until s or the journal ends, and closes the connection. No write has a deadline before that,
 // because a suspended reader holds up only this goroutine. Formatting here would grow the stack of each subscriber.
 func (s *subscriber) serve(j *journal) {
+	var reading sync.WaitGroup
+	reading.Go(func() { s.discard(j) })
 	for range s.wake {
 		lines, ok := j.next(s)
 		if !ok {
@@ -419,6 +420,7 @@ func (s *subscriber) serve(j *journal) {
 	}
 	j.leave(s)
 	s.conn.Close()
+	reading.Wait()
 }
 
 // The pauses before a peer that has shut down its sending side is probed for the first time, and again.
@@ -426,23 +428,26 @@ const firstProbe, nextProbe = 50 * time.Millisecond, time.Second
 
 // discard reads what the peer sends and throws it away. EOF may mean that the peer is gone or, with nc and socat, only
 // that its input ended. The two look the same until the server writes. So s gets a second greeting, which is true and
-// harmless, and after each pause, when EOF comes again, an empty write, which fails once the peer is gone.
-func (s *subscriber) discard(j *journal, pause time.Duration) {
+// harmless, and then an empty write now and then, which fails once the peer is gone.
+func (s *subscriber) discard(j *journal) {
 	var err error
 	for buf := make([]byte, 64); err == nil; {
 		_, err = s.conn.Read(buf)
 	}
-	if err == io.EOF && pause == firstProbe {
-		j.greetAgain(s)
-	}
-	if err == io.EOF {
-		_, err = s.conn.Write(nil)
-	}
-	if err != nil {
+	if err != io.EOF {
 		j.leave(s)
 		return
 	}
-	time.AfterFunc(pause, func() { s.discard(j, nextProbe) })
+	j.greetAgain(s)
+	var probe func()
+	probe = func() {
+		if _, err := s.conn.Write(nil); err != nil {
+			j.leave(s)
+			return
+		}
+		time.AfterFunc(nextProbe, probe)
+	}
+	time.AfterFunc(firstProbe, probe)
 }
 
 // A journal holds the changes that subscribers have yet to read. Pollers append to it, and each subscriber reads it at
