@@ -103,7 +103,7 @@ func (g *polling) supervise(ctx context.Context, begin func()) {
 	for ticks := 1; ; {
 		select {
 		case p := <-g.started:
-			pollers = append(pollers, p)
+			pollers, moves = append(pollers, p), true
 		case first := <-g.firsts:
 			lines[first.target] = first.line
 			if begun {
@@ -115,7 +115,7 @@ func (g *polling) supervise(ctx context.Context, begin func()) {
 		case <-ctx.Done():
 			return
 		}
-		if !begun && ctx.Err() == nil && (!slices.Contains(lines, "") || !moves && len(g.firsts) == 0) {
+		if !begun && ctx.Err() == nil && (!slices.Contains(lines, "") || !moves && len(g.firsts)+len(g.started) == 0) {
 			begun = true
 			for i, line := range lines {
 				g.logger.Print(cmp.Or(line, quote(g.targets[i])+": no answer; waiting for it"))
