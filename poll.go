@@ -546,14 +546,28 @@ func (p *poller) hash(e *entry) (uint64, error) {
 	return h.Sum64(), nil
 }
 
-// readDir compares the names in the directory e with what is known to be there, and adds what is new.
+// readDir compares the names in the directory e with what is known to be there, and adds what is new. It skips
+// names that are excluded, whatever they are of.
 func (p *poller) readDir(e *entry) error {
 	dir, prefix := e.place, withSeparator(e.path)
-	names, err := p.names(prefix)
-	dir.stale = err != nil
-	if err != nil {
+	dir.stale = true // until all is read
+	f, err := p.open(prefix)
+	defer f.Close() // which only returns an error if f is nil
+	names := map[string]bool{}
+	for err == nil {
+		var some []string
+		some, err = f.Readdirnames(4096)
+		p.answers.Add(1)
+		for _, name := range some {
+			if !p.madeUp.MatchString(name) && !p.excluded(prefix+name, false) {
+				names[name] = true
+			}
+		}
+	}
+	if err != io.EOF {
 		return err
 	}
+	dir.stale = false
 	for _, c := range dir.entries {
 		name := c.path[len(prefix):]
 		c.unlisted = !names[name]
@@ -564,30 +578,6 @@ func (p *poller) readDir(e *entry) error {
 	}
 	slices.SortFunc(dir.entries, func(a, b *entry) int { return cmp.Compare(a.path, b.path) })
 	return nil
-}
-
-// names returns the names in dir, which ends with a separator, that are not to be skipped whatever they are of.
-func (p *poller) names(dir string) (map[string]bool, error) {
-	f, err := p.open(dir)
-	if err != nil {
-		return nil, err
-	}
-	defer f.Close()
-	names := map[string]bool{}
-	for err == nil {
-		var some []string
-		some, err = f.Readdirnames(4096)
-		p.answers.Add(1)
-		for _, name := range some {
-			if !p.madeUp.MatchString(name) && !p.excluded(dir+name, false) {
-				names[name] = true
-			}
-		}
-	}
-	if err != io.EOF {
-		return nil, err
-	}
-	return names, nil
 }
 
 // excluded reports whether an -exclude skips the path name: one that is for directories only, or one that is not.
