@@ -605,11 +605,10 @@ func (p *poller) judge(e *entry, err error) (below error) {
 	}
 	p.judging.Lock()
 	defer p.judging.Unlock()
-	if unsearchable != nil && !absent(unsearchable) && !dir.place.frozen {
-		dir.place.frozen = true
+	if unsearchable != nil && !absent(unsearchable) {
 		p.trouble(dir, unsearchable)
 	}
-	if dir != nil && dir.place.frozen {
+	if dir != nil && dir.troubled {
 		err = errKept
 	}
 	switch {
@@ -622,9 +621,6 @@ func (p *poller) judge(e *entry, err error) (below error) {
 		e.missed = 0
 		p.trouble(e, err)
 		below = errKept
-	}
-	if e.place != nil {
-		e.place.frozen = below != nil
 	}
 	if e.pending != nil {
 		p.differing = append(p.differing, e)
@@ -679,7 +675,7 @@ func (p *poller) recovered(e *entry, how string) {
 // answered notes which targets have answered, and passes on what the log is to say of their first poll.
 func (p *poller) answered() {
 	for _, e := range p.roots {
-		e.place.unknown = e.place.unknown && e.place.frozen
+		e.place.unknown = e.place.unknown && e.troubled
 		if p.polled.Load() {
 			continue
 		}
@@ -804,14 +800,13 @@ type entry struct {
 	doubt    *doubt   // why an equal stamp proves nothing yet, or nil
 	missed   uint8    // polls in a row that did not find what was there
 	unlisted bool     // its name was not there when its directory was last read
-	troubled bool     // the log says that it cannot be looked at
+	troubled bool     // the log says that it cannot be looked at; what is in it stays as it was
 }
 
 // A place is what is kept of a directory or a target, beside its entry.
 type place struct {
 	entries []*entry // what is known to be in it, in the order of names, so that polls go the same way
 	stale   bool     // it must be read again
-	frozen  bool     // what it holds stays as it was
 	device  uint64   // 0 where the system does not tell it
 	network bool     // that belongs to a network mount
 	smb     bool     // and that speaks SMB
