@@ -596,7 +596,7 @@ func (p *poller) excluded(name string, dirsOnly bool) bool {
 // the directory of e cannot be searched, that is why e cannot be looked at, and all that is in it stays as it was.
 func (p *poller) judge(e *entry, err error) (below error) {
 	if err == nil && e.place == nil && e.pending == nil && !e.troubled {
-		e.missed = 0
+		e.missed = false
 		return nil // most files are as they were, and need no lock
 	}
 	dir, unsearchable := e.parent, error(nil)
@@ -613,12 +613,13 @@ func (p *poller) judge(e *entry, err error) (below error) {
 	}
 	switch {
 	case err == nil:
-		e.missed = 0
+		e.missed = false
 		p.recovered(e, "readable again")
 	case absent(err):
+		p.recovered(e, "not there")
 		p.miss(e)
 	default:
-		e.missed = 0
+		e.missed = false
 		p.trouble(e, err)
 		below = errKept
 	}
@@ -631,21 +632,16 @@ func (p *poller) judge(e *entry, err error) (below error) {
 	return below
 }
 
-const missesToRemove = 2 // polls in a row, so that an editor's unlink and create is one change
-
-// miss counts a poll that did not find e, and makes it gone when that is enough.
+// miss takes in that a poll did not find e. The second one in a row makes it gone, so that an editor's unlink and
+// create is one change.
 func (p *poller) miss(e *entry) {
-	p.recovered(e, "not there")
 	if e.parent != nil && (e.stamp.there() || e.unlisted) {
 		e.parent.place.stale = true
 	}
-	if !e.stamp.there() {
-		return
-	}
-	if e.missed++; e.missed == missesToRemove {
-		e.missed = 0
+	if e.missed {
 		p.note(e, stamp{})
 	}
+	e.missed = e.stamp.there()
 }
 
 // trouble logs that e cannot be looked at, if the log does not say so yet.
@@ -771,7 +767,7 @@ const maxSettles = 10 // settle durations, after which even what never keeps sti
 // will tell whether it is there. What a target is at first does not wait.
 func (p *poller) settled(e *entry) bool {
 	d := e.pending
-	return e.missed == 0 && (p.settle == 0 || p.rootOf(e).place.unknown ||
+	return !e.missed && (p.settle == 0 || p.rootOf(e).place.unknown ||
 		p.now.Sub(d.last()) >= p.settle || p.now.Sub(d.first)/maxSettles >= p.settle)
 }
 
@@ -798,7 +794,7 @@ type entry struct {
 	place    *place   // of a target, and of what is or was a directory
 	pending  *pending // what subscribers have not been told yet, or nil
 	doubt    *doubt   // why an equal stamp proves nothing yet, or nil
-	missed   uint8    // polls in a row that did not find what was there
+	missed   bool     // the last poll did not find it, but it still counts as there
 	unlisted bool     // its name was not there when its directory was last read
 	troubled bool     // the log says that it cannot be looked at; what is in it stays as it was
 }
@@ -862,7 +858,7 @@ func (e *entry) told() stamp {
 }
 
 // holds reports whether e is a directory, so that what is seen below is in it.
-func (e *entry) holds() bool { return e.stamp.kind == directory && e.missed == 0 }
+func (e *entry) holds() bool { return e.stamp.kind == directory && !e.missed }
 
 // holdsTold reports whether subscribers know of anything in e.
 func (e *entry) holdsTold() bool {

@@ -1564,7 +1564,7 @@ func TestFewLeft(t *testing.T) {
 	for i := 1; i < n; i++ {
 		os.Remove(fmt.Sprintf("%s/tree/%04d", dir, i))
 	}
-	for range missesToRemove + 2 {
+	for range 4 {
 		p.poll(t.Context())
 	}
 	until(t, func() bool {
@@ -1575,7 +1575,7 @@ func TestFewLeft(t *testing.T) {
 		t.Errorf("%d entries are left, want 1", left)
 	}
 	os.RemoveAll(dir + "/tree")
-	for range missesToRemove + 2 {
+	for range 4 {
 		p.poll(t.Context())
 	}
 	if left := len(p.roots[0].place.entries); left != 0 {
