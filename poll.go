@@ -425,12 +425,15 @@ func (p *poller) statTarget(e *entry) (st stamp, device uint64, err error) {
 	return st, device, err
 }
 
-// absent reports whether err says that there is nothing. Any other error says nothing about that. Package
-// fs counts ERROR_BAD_NETPATH of Windows as ErrNotExist, but it says that the file server is gone.
+// absent reports whether err says that there is nothing. Package fs counts ERROR_BAD_NETPATH of Windows as
+// ErrNotExist, but it says that the file server is gone.
 func absent(err error) bool {
 	const badNetPath = syscall.Errno(53)
 	return errors.Is(err, fs.ErrNotExist) && !errors.Is(err, badNetPath) || errors.Is(err, syscall.ENOTDIR)
 }
+
+// failed reports whether err leaves it open what is there.
+func failed(err error) bool { return err != nil && !absent(err) }
 
 // note makes st the stamp of e, and the difference pending if subscribers are to know of it. A target is news when
 // it is seen first, because the server may not have waited for it; what is below it then, only for -list.
@@ -600,36 +603,33 @@ func (p *poller) judge(e *entry, err error) (below error) {
 		return nil // most files are as they were, and need no lock
 	}
 	dir, unsearchable := e.parent, error(nil)
-	if dir != nil && err != nil && err != errKept && !absent(err) && !e.troubled {
+	if dir != nil && failed(err) && err != errKept && !e.troubled {
 		unsearchable = p.search(dir)
 	}
 	p.judging.Lock()
 	defer p.judging.Unlock()
-	if unsearchable != nil && !absent(unsearchable) {
+	if failed(unsearchable) {
 		p.trouble(dir, unsearchable)
 	}
 	if dir != nil && dir.troubled {
 		err = errKept
 	}
-	switch {
-	case err == nil:
-		e.missed = false
-		p.recovered(e, "readable again")
-	case absent(err):
-		p.recovered(e, "not there")
+	p.trouble(e, err)
+	if absent(err) {
 		p.miss(e)
-	default:
+	} else {
 		e.missed = false
-		p.trouble(e, err)
-		below = errKept
 	}
 	if e.pending != nil {
 		p.differing = append(p.differing, e)
 	}
-	if below == nil && !e.holds() {
-		below = fs.ErrNotExist
+	switch {
+	case failed(err):
+		return errKept
+	case !e.holds():
+		return fs.ErrNotExist
 	}
-	return below
+	return nil
 }
 
 // miss takes in that a poll did not find e. The second one in a row makes it gone, so that an editor's unlink and
@@ -644,28 +644,25 @@ func (p *poller) miss(e *entry) {
 	e.missed = e.stamp.there()
 }
 
-// trouble logs that e cannot be looked at, if the log does not say so yet.
+// trouble logs when looks at e begin to fail, and when they do not any more.
 func (p *poller) trouble(e *entry, err error) {
-	if e.troubled || err == errKept {
+	if err == errKept || e.troubled == failed(err) {
 		return
 	}
-	e.troubled = true
-	does := "keeping its last state"
-	if !e.stamp.there() {
-		does = "waiting for it"
-	}
+	e.troubled = failed(err)
 	if pathErr, ok := errors.AsType[*fs.PathError](err); ok {
 		err = pathErr.Err // without the operation and the path
 	}
-	p.logger.Printf("%s: %v; %s", quote(p.shown(e, e.stamp.kind)), err, does)
-}
-
-// recovered ends the trouble with e, if there was any.
-func (p *poller) recovered(e *entry, how string) {
-	if e.troubled {
-		e.troubled = false
-		p.logger.Printf("%s: %s", quote(p.shown(e, e.stamp.kind)), how)
+	text := "readable again"
+	switch {
+	case e.troubled && e.stamp.there():
+		text = err.Error() + "; keeping its last state"
+	case e.troubled:
+		text = err.Error() + "; waiting for it"
+	case err != nil:
+		text = "not there"
 	}
+	p.logger.Printf("%s: %s", quote(p.shown(e, e.stamp.kind)), text)
 }
 
 // answered notes which targets have answered, and passes on what the log is to say of their first poll.
