@@ -294,7 +294,8 @@ func (p *poller) look(e *entry) error {
 	if e.stamp.there() {
 		p.seen.Add(1)
 	}
-	if err == nil && e.stamp.kind == directory && p.tree && (e.place.stale || (p.polls+n)%rereadEvery == 0) {
+	if err == nil && e.stamp.kind == directory && p.tree &&
+		(e.troubled || e.place.stale || (p.polls+n)%rereadEvery == 0) {
 		err = p.readDir(e)
 	}
 	return err
@@ -354,12 +355,7 @@ func (p *poller) restat(e *entry) error {
 		e.place.network, e.place.smb = p.mounts.network(device, p.now)
 		e.place.device = device
 	}
-	err = p.recheck(e)
-	if e.troubled && st.kind == directory {
-		e.place.stale = true
-		err = p.search(e)
-	}
-	return err
+	return p.recheck(e)
 }
 
 // search returns why the directory e cannot be searched, or nil if it can.
@@ -556,6 +552,9 @@ func (p *poller) readDir(e *entry) error {
 	dir.stale = true // until all is read
 	f, err := p.open(prefix)
 	defer f.Close() // which only returns an error if f is nil
+	if err == nil && e.troubled {
+		err = p.search(e)
+	}
 	names := map[string]bool{}
 	for err == nil {
 		var some []string
