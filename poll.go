@@ -895,22 +895,18 @@ func (s *stamp) same(t *stamp) bool {
 type statFields struct{ dev, ino, ctime []int } // nil where the system has none
 
 // findStatFields finds them by name, because their types and order differ from system to system.
-func findStatFields() (f statFields) {
+func findStatFields() statFields {
 	fi, err := os.Lstat(string(filepath.Separator))
 	if err != nil {
-		return f
+		return statFields{}
 	}
-	for _, field := range reflect.VisibleFields(reflect.TypeOf(fi.Sys()).Elem()) {
-		switch field.Name {
-		case "Dev":
-			f.dev = field.Index
-		case "Ino":
-			f.ino = field.Index
-		case "Ctim", "Ctimespec": // as macOS and NetBSD call it
-			f.ctime = field.Index
-		}
-	}
-	return f
+	sys := reflect.TypeOf(fi.Sys()).Elem()
+	dev, _ := sys.FieldByName("Dev")
+	ino, _ := sys.FieldByName("Ino")
+	ctime, _ := sys.FieldByNameFunc(func(name string) bool {
+		return name == "Ctim" || name == "Ctimespec" // as macOS and NetBSD call it
+	})
+	return statFields{dev.Index, ino.Index, ctime.Index}
 }
 
 // stamp returns the stamp of what fi describes, and the number of its device, or 0.
