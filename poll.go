@@ -978,15 +978,12 @@ func (m *mounts) network(device uint64, since time.Time) (network, smb bool) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	m.refresh(since)
-	fstype := m.devices[fmt.Sprintf("%d:%d", device>>8&0xfff|device>>32&^0xfff, device&0xff|device>>12&^0xff)] // of st_dev
-	switch fstype {
-	case "cifs", "smb3", "smbfs":
-		return true, true
-	case "9p", "afs", "ceph", "coda", "fuse", "lustre", "nfs", "nfs4", "ocfs2", "orangefs", "prl_fs", "vboxsf",
-		"virtiofs", "vmhgfs":
-		return true, false
-	}
-	return strings.HasPrefix(fstype, "fuse."), false
+	const major, minor = 0xfff, 0xff // the low bits of each in st_dev
+	number := fmt.Sprintf("%d:%d", device>>8&major|device>>32&^major, device&minor|device>>12&^minor)
+	fstype, _, _ := strings.Cut(m.devices[number], ".") // fuse.sshfs
+	others := "9p afs ceph coda fuse lustre nfs nfs4 ocfs2 orangefs prl_fs vboxsf virtiofs vmhgfs"
+	smb = slices.Contains([]string{"cifs", "smb3", "smbfs"}, fstype)
+	return smb || slices.Contains(strings.Fields(others), fstype), smb
 }
 
 // look returns the mount points that path is on or below, as they are at since or later. It leaves out the root
