@@ -59,7 +59,7 @@ func newPolling(targets []string, c pollConfig, logger *log.Logger, report func(
 		pollConfig: c, targets: targets, logger: logger, report: report,
 		seed: maphash.MakeSeed(), fields: findStatFields(),
 		started: make(chan *poller, 2*len(targets)), firsts: make(chan firstLine, len(targets)),
-		mounts: mounts{open: c.open, lstat: c.lstat, logger: logger, lost: map[string]bool{}},
+		mounts: mounts{lost: map[string]bool{}},
 		madeUp: regexp.MustCompile(`^(\.nfs[[:xdigit:]]{24}|\.fuse_hidden[[:xdigit:]]{16})$`),
 	}
 }
@@ -352,7 +352,7 @@ func (p *poller) restat(e *entry) error {
 		return p.restat(e) // which opens it, now that it is known to be a file
 	}
 	if e.place != nil && e.place.device != device {
-		e.place.network, e.place.smb = p.mounts.network(device, p.now)
+		e.place.network, e.place.smb = p.network(device, p.now)
 		e.place.device = device
 	}
 	return p.recheck(e)
@@ -398,7 +398,7 @@ var errKept = errors.New("kept as it was")
 func (p *poller) statTarget(e *entry) (st stamp, device uint64, err error) {
 	root, was := e.place, e.stamp.there()
 	if root.unmounted {
-		if _, root.unmounted = p.mounts.look(e.path, root.mounts, p.now); root.unmounted {
+		if _, root.unmounted = p.mountsOf(e.path, root.mounts, p.now); root.unmounted {
 			return st, device, errKept
 		}
 		root.stale = true
@@ -408,7 +408,7 @@ func (p *poller) statTarget(e *entry) (st stamp, device uint64, err error) {
 	if !other() && !(was && absent(err)) {
 		return st, device, err
 	}
-	points, gone := p.mounts.look(e.path, root.mounts, time.Now())
+	points, gone := p.mountsOf(e.path, root.mounts, time.Now())
 	if root.unmounted = was && gone; root.unmounted {
 		return st, device, errKept
 	}
@@ -696,7 +696,7 @@ func (p *poller) undo() {
 		}
 		if r := p.rootOf(e); r != root {
 			root = r
-			_, gone = p.mounts.look(r.path, r.place.mounts, now)
+			_, gone = p.mountsOf(r.path, r.place.mounts, now)
 			gone = gone || len(r.place.mounts) > 0 && !e.unlisted && p.isAsTold(e)
 		}
 		if !gone {
@@ -933,10 +933,6 @@ func (f statFields) stamp(fi os.FileInfo) (s stamp, device uint64) {
 
 // mounts is what Linux says in /proc/self/mountinfo. Elsewhere every device counts as local, and no mount is known.
 type mounts struct {
-	open   func(string) (*os.File, error)
-	lstat  func(string) (os.FileInfo, error)
-	logger *log.Logger
-
 	mu      sync.Mutex
 	file    *os.File // stays open, so that a want of descriptors does not matter
 	readAt  time.Time
@@ -945,16 +941,17 @@ type mounts struct {
 	lost    map[string]bool   // mount points that the log says are not mounted
 }
 
-// refresh reads the file, if that was not done since then. Its lines look like
+// refreshMounts reads the file, if that was not done since then. Its lines look like
 //
 //	36 35 98:0 /root /mount/point rw,noatime shared:1 - ext3 /dev/root rw
-func (m *mounts) refresh(since time.Time) {
+func (g *polling) refreshMounts(since time.Time) {
+	m := &g.mounts
 	if !m.readAt.Before(since) {
 		return
 	}
 	m.readAt, m.points, m.devices = time.Now(), map[string]bool{}, map[string]string{}
 	if m.file == nil {
-		m.file, _ = m.open("/proc/self/mountinfo")
+		m.file, _ = g.open("/proc/self/mountinfo")
 	}
 	m.file.Seek(0, io.SeekStart)
 	text, err := io.ReadAll(m.file)
@@ -974,28 +971,29 @@ func (m *mounts) refresh(since time.Time) {
 
 // network reports whether another machine or program can change what is on a device, and whether it is on SMB,
 // as mounts are at since or later. A device that is not listed (btrfs, overlay) is local.
-func (m *mounts) network(device uint64, since time.Time) (network, smb bool) {
-	m.mu.Lock()
-	defer m.mu.Unlock()
-	m.refresh(since)
+func (g *polling) network(device uint64, since time.Time) (network, smb bool) {
+	g.mounts.mu.Lock()
+	defer g.mounts.mu.Unlock()
+	g.refreshMounts(since)
 	const major, minor = 0xfff, 0xff // the low bits of each in st_dev
 	number := fmt.Sprintf("%d:%d", device>>8&major|device>>32&^major, device&minor|device>>12&^minor)
-	fstype, _, _ := strings.Cut(m.devices[number], ".") // fuse.sshfs
+	fstype, _, _ := strings.Cut(g.mounts.devices[number], ".") // fuse.sshfs
 	others := "9p afs ceph coda fuse lustre nfs nfs4 ocfs2 orangefs prl_fs vboxsf virtiofs vmhgfs"
 	smb = slices.Contains([]string{"cifs", "smb3", "smbfs"}, fstype)
 	return smb || slices.Contains(strings.Fields(others), fstype), smb
 }
 
-// look returns the mount points that path is on or below, as they are at since or later. It leaves out the root
+// mountsOf returns the mount points that path is on or below, as they are at since or later. It leaves out the root
 // directory, which is never unmounted. It also reports whether one of those before is not mounted any more while its
 // directory is there, and path leads into that or nowhere. The log says when a mount goes and comes back. While mounts
 // cannot be read, they count as gone, so that nothing is removed.
-func (m *mounts) look(path string, before []string, since time.Time) (points []string, gone bool) {
+func (g *polling) mountsOf(path string, before []string, since time.Time) (points []string, gone bool) {
 	path, err := filepath.EvalSymlinks(path)
 	on := func(point string) bool { return strings.HasPrefix(path+"/", point+"/") }
+	m := &g.mounts
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	m.refresh(since)
+	g.refreshMounts(since)
 	for point := range m.points {
 		if point != "/" && on(point) {
 			points = append(points, point)
@@ -1004,16 +1002,16 @@ func (m *mounts) look(path string, before []string, since time.Time) (points []s
 	for _, point := range before {
 		lost := !m.points[point]
 		if lost {
-			_, err := m.lstat(point)
+			_, err := g.lstat(point)
 			lost = err == nil
 		}
 		switch name := quote(withSeparator(point)); {
 		case lost && !m.lost[point]:
-			m.logger.Printf("%s: not mounted; keeping its last state", name)
+			g.logger.Printf("%s: not mounted; keeping its last state", name)
 		case m.lost[point] && m.points[point]:
-			m.logger.Printf("%s: mounted again", name)
+			g.logger.Printf("%s: mounted again", name)
 		case m.lost[point] && !lost:
-			m.logger.Printf("%s: not there", name)
+			g.logger.Printf("%s: not there", name)
 		}
 		m.lost[point] = lost
 		gone = gone || lost && (err != nil || on(point))
