@@ -130,8 +130,8 @@ func (g *polling) supervise(ctx context.Context, begin func()) {
 func (g *polling) check(pollers []*poller, now time.Time, progress bool) (moves bool) {
 	for _, p := range pollers {
 		first := !p.polled.Load()
-		if n := p.answers.Load(); n != p.heard || !p.asking.Load() {
-			p.heard, p.heardAt = n, now
+		if p.answers.Swap(0) > 0 || !p.asking.Load() {
+			p.heardAt = now
 		}
 		still := now.Sub(p.heardAt)
 		switch {
@@ -171,12 +171,11 @@ type poller struct {
 	// The polling reads these while a call hangs.
 	polled  atomic.Bool   // the first poll of its targets is over
 	asking  atomic.Bool   // a poll is under way
-	answers atomic.Uint64 // grows when a call returns
+	answers atomic.Uint64 // how many calls have returned since supervise last looked
 	seen    atomic.Uint64 // entries that are there, of those that this poll has looked at
 
 	// The polling's own notes.
-	heard   uint64    // what answers was
-	heardAt time.Time // when that changed, no poll was under way, or the poller was new
+	heardAt time.Time // when there was an answer, no poll was under way, or the poller was new
 	silent  bool      // the log says that there is no answer
 }
 
