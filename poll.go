@@ -45,20 +45,14 @@ type polling struct {
 	mounts  mounts
 	madeUp  *regexp.Regexp // names that NFS and FUSE clients give to a file that was deleted while open
 	started chan *poller   // for supervise, never full
-	firsts  chan firstLine // the same
-}
-
-// A firstLine is what the log is to say of a target after its first poll.
-type firstLine struct {
-	target int32
-	line   string
+	firsts  chan *place    // of targets that have been polled once; the same
 }
 
 func newPolling(targets []string, c pollConfig, logger *log.Logger, report func([]change)) *polling {
 	return &polling{
 		pollConfig: c, targets: targets, logger: logger, report: report,
 		seed: maphash.MakeSeed(), fields: findStatFields(),
-		started: make(chan *poller, 2*len(targets)), firsts: make(chan firstLine, len(targets)),
+		started: make(chan *poller, 2*len(targets)), firsts: make(chan *place, len(targets)),
 		mounts: mounts{lost: map[string]bool{}},
 		madeUp: regexp.MustCompile(`^(\.nfs[[:xdigit:]]{24}|\.fuse_hidden[[:xdigit:]]{16})$`),
 	}
@@ -678,7 +672,8 @@ func (p *poller) answered() {
 		if e.stamp.kind == directory {
 			line += fmt.Sprintf(" (%d entries)", p.seen.Load())
 		}
-		p.firsts <- firstLine{e.place.target, line}
+		e.place.line = line
+		p.firsts <- e.place
 	}
 	p.polled.Store(true)
 }
@@ -804,6 +799,7 @@ type place struct {
 
 	// Of targets only.
 	target    int32    // its index
+	line      string   // what the log is to say of it after its first poll
 	unknown   bool     // it has not answered yet, so what is there is not news
 	mounts    []string // the mount points that it is on or below
 	unmounted bool     // one of them is not mounted
