@@ -71,14 +71,14 @@ func (g *polling) start(ctx context.Context) {
 		if len(roots) == 1 {
 			dir = g.targets[roots[0].place.target]
 		}
-		go g.newPoller(dir, roots, false, false).run(ctx)
+		go g.newPoller(dir, roots, false, 0).run(ctx)
 	}
 }
 
-// newPoller returns a poller that supervise knows. polled says that another one has polled the roots before.
-func (g *polling) newPoller(label string, roots []*entry, tree, polled bool) *poller {
+// newPoller returns a poller that supervise knows. polls is how often another one has polled the roots before.
+func (g *polling) newPoller(label string, roots []*entry, tree bool, polls uint64) *poller {
 	p := &poller{polling: g, label: label, roots: roots, tree: tree, heardAt: time.Now()}
-	p.polled.Store(polled)
+	p.polls.Store(polls)
 	g.started <- p
 	return p
 }
@@ -123,7 +123,7 @@ func (g *polling) supervise(ctx context.Context, begin func()) {
 // again. It reports whether a first poll moves.
 func (g *polling) check(pollers []*poller, now time.Time, progress bool) (moves bool) {
 	for _, p := range pollers {
-		first := !p.polled.Load()
+		first := p.polls.Load() == 0
 		if p.answers.Swap(0) > 0 || !p.asking.Load() {
 			p.heardAt = now
 		}
@@ -155,7 +155,6 @@ type poller struct {
 
 	// Of the current poll.
 	now     time.Time
-	polls   uint64       // how many have begun
 	helpers atomic.Int32 // goroutines that visit entries, beside the poller's own
 	slowFor atomic.Int64 // while it is above 0, calls count as slow
 
@@ -163,7 +162,7 @@ type poller struct {
 	differing []*entry   // those whose difference has not been reported
 
 	// The polling reads these while a call hangs.
-	polled  atomic.Bool   // the first poll of its targets is over
+	polls   atomic.Uint64 // of its targets, that are over
 	asking  atomic.Bool   // a poll is under way
 	answers atomic.Uint64 // how many calls have returned since supervise last looked
 	seen    atomic.Uint64 // entries that are there, of those that this poll has looked at
@@ -187,12 +186,12 @@ func (p *poller) run(ctx context.Context) {
 func (p *poller) poll(ctx context.Context) {
 	p.now, p.differing = time.Now(), nil
 	p.seen.Store(0)
-	p.polls++
-	if p.polls > 1 {
+	first := p.polls.Load() == 0
+	if !first {
 		p.openParent()
 	}
 	p.visitAll(p.roots, nil)
-	if p.polls == 1 && p.openParent() { // or a stale first look would show as a change later
+	if first && p.openParent() { // or a stale first look would show as a change later
 		p.differing = nil
 		p.visitAll(p.roots, nil)
 	}
@@ -261,7 +260,7 @@ func (p *poller) split(ctx context.Context) {
 		if p.tree || e.stamp.kind != directory {
 			return false
 		}
-		go p.newPoller(p.shown(e, directory), []*entry{e}, true, p.polled.Load()).run(ctx)
+		go p.newPoller(p.shown(e, directory), []*entry{e}, true, p.polls.Load()).run(ctx)
 		return true
 	})
 }
@@ -288,7 +287,7 @@ func (p *poller) look(e *entry) error {
 		p.seen.Add(1)
 	}
 	if err == nil && e.stamp.kind == directory && p.tree &&
-		(e.troubled || e.place.stale || (p.polls+n)%rereadEvery == 0) {
+		(e.troubled || e.place.stale || (p.polls.Load()+n)%rereadEvery == 0) {
 		err = p.readDir(e)
 	}
 	return err
@@ -661,7 +660,7 @@ func (p *poller) trouble(e *entry, err error) {
 func (p *poller) answered() {
 	for _, e := range p.roots {
 		e.place.unknown = e.place.unknown && e.troubled
-		if p.polled.Load() {
+		if p.polls.Load() > 0 {
 			continue
 		}
 		line := "waiting for "
@@ -675,7 +674,7 @@ func (p *poller) answered() {
 		e.place.line = line
 		p.firsts <- e.place
 	}
-	p.polled.Store(true)
+	p.polls.Add(1)
 }
 
 // undo takes back what this poll has seen of targets whose mount is gone: it may be what lies below the mount point. If

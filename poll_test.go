@@ -1807,7 +1807,7 @@ func BenchmarkTargets(b *testing.B) {
 // quietPoller returns a poller of a tree that reports to nobody.
 func quietPoller(c pollConfig, dir string) *poller {
 	g := newPolling([]string{dir}, c, log.New(io.Discard, "", 0), func([]change) {})
-	return g.newPoller(dir, []*entry{{path: dir, place: &place{}}}, true, false)
+	return g.newPoller(dir, []*entry{{path: dir, place: &place{}}}, true, 0)
 }
 
 // identity returns what tells a file from another one of the same content.
