@@ -682,26 +682,23 @@ func (p *poller) answered() {
 func (p *poller) undo() {
 	var root *entry
 	gone, now := false, time.Now()
-	p.differing = slices.DeleteFunc(p.differing, func(e *entry) bool {
-		d := e.pending
+	for _, e := range p.differing {
+		d, r := e.pending, p.rootOf(e)
 		if d.last().Before(p.now) || e.stamp.same(&d.told) {
-			return false // an earlier poll saw it, or the stamp is the old one, so that the file is the old one
+			continue // an earlier poll saw it, or the stamp is the old one, so that the file is the old one
 		}
-		if r := p.rootOf(e); r != root {
+		if r != root {
 			root = r
 			_, gone = p.mountsOf(r.path, r.place.mounts, now)
 			gone = gone || len(r.place.mounts) > 0 && !e.unlisted && p.isAsTold(e)
 		}
-		if !gone {
-			return false
+		if gone {
+			e.stamp, e.doubt = d.told, d.doubt
 		}
-		e.stamp, e.doubt = d.told, d.doubt
-		if d.first.Before(p.now) {
-			return false // what an earlier poll saw is still to be told
+		if gone && !d.first.Before(p.now) { // what an earlier poll saw is still to be told
+			e.pending = nil
 		}
-		e.pending = nil
-		return true
-	})
+	}
 }
 
 // isAsTold stats e once more, and reports whether it is as subscribers know it. The ctime tells that it was not
@@ -752,11 +749,11 @@ func (p *poller) change(e *entry, st stamp) change {
 
 const maxSettles = 10 // settle durations, after which even what never keeps still is reported
 
-// settled reports whether the difference of e is to be reported now. If this poll missed e, the next one
+// settled reports whether there is a difference of e that is to be reported now. If this poll missed e, the next one
 // will tell whether it is there. What a target is at first does not wait.
 func (p *poller) settled(e *entry) bool {
 	d := e.pending
-	return !e.missed && (p.settle == 0 || p.rootOf(e).place.unknown ||
+	return d != nil && !e.missed && (p.settle == 0 || p.rootOf(e).place.unknown ||
 		p.now.Sub(d.last()) >= p.settle || p.now.Sub(d.first)/maxSettles >= p.settle)
 }
 
