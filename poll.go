@@ -490,17 +490,17 @@ func (p *poller) recheck(e *entry) (err error) {
 			d.hash, d.checked = sum, true
 		}
 	}
-	moved := errors.Is(err, errMoved) || absent(err) // the next stamp will tell
-	if over && (err == nil || moved || errors.Is(err, fs.ErrPermission)) {
+	if over && (err == nil || absent(err) || errors.Is(err, fs.ErrPermission)) {
 		e.doubt = nil
 	}
-	if moved || !p.content {
+	if absent(err) || !p.content { // the next stamp will tell
 		return nil
 	}
 	return err
 }
 
-var errMoved = errors.New("changed since its stat") // so what was opened is not what the stamp is of
+// errMoved is why there is no content of what the stamp is of: what was opened is not the same any more.
+var errMoved = fmt.Errorf("changed since its stat: %w", fs.ErrNotExist)
 
 // hash returns a hash of the content of the file e. Only a regular file is read, because a FIFO or a device that
 // has replaced it would block. If the stamp differs after the reading, that is an error, and no change yet.
