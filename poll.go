@@ -372,13 +372,11 @@ func (p *poller) statOf(e *entry) (st stamp, device uint64, err error) {
 			err = fs.ErrNotExist // wherever the link leads, it has replaced the directory
 		}
 	}
-	if err == nil && e.parent != nil && fi.IsDir() && p.excluded(e.path, true) {
-		err = fs.ErrNotExist
+	if err != nil || e.parent != nil && fi.IsDir() && p.excluded(e.path, true) {
+		return st, device, cmp.Or(err, fs.ErrNotExist)
 	}
-	if err == nil {
-		st, device = p.fields.stamp(fi)
-	}
-	return st, device, err
+	st, device = p.fields.stamp(fi)
+	return st, device, nil
 }
 
 // errKept is why an entry keeps its last state, when the log has the reason already.
