@@ -930,13 +930,14 @@ type mounts struct {
 	lost    map[string]bool   // mount points that the log says are not mounted
 }
 
-// refreshMounts reads the file, if that was not done since then. Its lines look like
+// lockMounts returns the mounts, locked, as they are at since or later. The lines of the file look like
 //
 //	36 35 98:0 /root /mount/point rw,noatime shared:1 - ext3 /dev/root rw
-func (g *polling) refreshMounts(since time.Time) {
+func (g *polling) lockMounts(since time.Time) *mounts {
 	m := &g.mounts
+	m.mu.Lock()
 	if !m.readAt.Before(since) {
-		return
+		return m
 	}
 	m.readAt, m.points, m.devices = time.Now(), map[string]bool{}, map[string]string{}
 	if m.file == nil {
@@ -945,7 +946,7 @@ func (g *polling) refreshMounts(since time.Time) {
 	m.file.Seek(0, io.SeekStart)
 	text, err := io.ReadAll(m.file)
 	if err != nil { // also if it could not be opened
-		return
+		return m
 	}
 	unescape := strings.NewReplacer(`\040`, " ", `\011`, "\t", `\012`, "\n", `\134`, `\`)
 	for line := range strings.Lines(string(text)) {
@@ -956,17 +957,17 @@ func (g *polling) refreshMounts(since time.Time) {
 			m.devices[fields[2]] = fstype
 		}
 	}
+	return m
 }
 
 // network reports whether another machine or program can change what is on a device, and whether it is on SMB,
 // as mounts are at since or later. A device that is not listed (btrfs, overlay) is local.
 func (g *polling) network(device uint64, since time.Time) (network, smb bool) {
-	g.mounts.mu.Lock()
-	defer g.mounts.mu.Unlock()
-	g.refreshMounts(since)
+	m := g.lockMounts(since)
+	defer m.mu.Unlock()
 	const major, minor = 0xfff, 0xff // the low bits of each in st_dev
 	number := fmt.Sprintf("%d:%d", device>>8&major|device>>32&^major, device&minor|device>>12&^minor)
-	fstype, _, _ := strings.Cut(g.mounts.devices[number], ".") // fuse.sshfs
+	fstype, _, _ := strings.Cut(m.devices[number], ".") // fuse.sshfs
 	others := "9p afs ceph coda fuse lustre nfs nfs4 ocfs2 orangefs prl_fs vboxsf virtiofs vmhgfs"
 	smb = slices.Contains([]string{"cifs", "smb3", "smbfs"}, fstype)
 	return smb || slices.Contains(strings.Fields(others), fstype), smb
@@ -979,10 +980,8 @@ func (g *polling) network(device uint64, since time.Time) (network, smb bool) {
 func (g *polling) mountsOf(path string, before []string, since time.Time) (points []string, gone bool) {
 	path, err := filepath.EvalSymlinks(path)
 	on := func(point string) bool { return strings.HasPrefix(path+"/", point+"/") }
-	m := &g.mounts
-	m.mu.Lock()
+	m := g.lockMounts(since)
 	defer m.mu.Unlock()
-	g.refreshMounts(since)
 	for point := range m.points {
 		if point != "/" && on(point) {
 			points = append(points, point)
