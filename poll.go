@@ -604,11 +604,14 @@ func (p *poller) judge(e *entry, err error) (below error) {
 		err = errKept
 	}
 	p.trouble(e, err)
-	if absent(err) {
-		p.miss(e)
-	} else {
-		e.missed = false
+	missed := absent(err)
+	if missed && dir != nil && (e.stamp.there() || e.unlisted) {
+		dir.place.stale = true
 	}
+	if missed && e.missed { // in two polls in a row, so that an editor's unlink and create is one change
+		p.note(e, stamp{})
+	}
+	e.missed = missed && e.stamp.there()
 	if e.pending != nil {
 		p.differing = append(p.differing, e)
 	}
@@ -619,18 +622,6 @@ func (p *poller) judge(e *entry, err error) (below error) {
 		return fs.ErrNotExist
 	}
 	return nil
-}
-
-// miss takes in that a poll did not find e. The second one in a row makes it gone, so that an editor's unlink and
-// create is one change.
-func (p *poller) miss(e *entry) {
-	if e.parent != nil && (e.stamp.there() || e.unlisted) {
-		e.parent.place.stale = true
-	}
-	if e.missed {
-		p.note(e, stamp{})
-	}
-	e.missed = e.stamp.there()
 }
 
 // trouble logs when looks at e begin to fail, and when they do not any more.
