@@ -666,8 +666,8 @@ func (p *poller) answered() {
 	p.polls.Add(1)
 }
 
-// undo takes back what this poll has seen of targets whose mount is gone: it may be what lies below the mount point. If
-// a mount is there, it may have been gone for a part of the poll. Then the first difference is none at another look.
+// undo takes back what this poll has seen of targets whose mount is gone: it may be what lies below the mount point. A
+// mount that is there may have been gone for a part of the poll; then another look at the first difference finds none.
 func (p *poller) undo() {
 	var root *entry
 	gone, now := false, time.Now()
@@ -684,7 +684,7 @@ func (p *poller) undo() {
 		if gone {
 			e.stamp, e.doubt = d.told, d.doubt
 		}
-		if gone && !d.first.Before(p.now) { // what an earlier poll saw is still to be told
+		if gone && !d.first.Before(p.now) { // or else what an earlier poll saw is still to be told
 			e.pending = nil
 		}
 	}
@@ -696,7 +696,7 @@ func (p *poller) isAsTold(e *entry) bool {
 	st, _, err := p.statOf(e)
 	p.answers.Add(1)
 	told := &e.pending.told
-	return (err == nil || absent(err)) && st.same(told) && st.ctime == told.ctime
+	return !failed(err) && st.same(told) && st.ctime == told.ctime
 }
 
 // tell reports the differences of due. Removals come first, deepest first, then the rest, parents first.
