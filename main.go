@@ -229,7 +229,7 @@ func (c *config) check(flags *flag.FlagSet) error {
 	given, seen := map[string]bool{}, map[string]bool{}
 	flags.Visit(func(f *flag.Flag) { given[f.Name] = true })
 	for _, name := range flags.Args() {
-		key := strings.TrimRight(name, separators) // d and d/ are one target
+		key := trimSeparators(name) // d and d/ are one target
 		switch {
 		case name == "":
 			return errors.New("empty target")
@@ -862,13 +862,15 @@ func (l logLines) Write(line []byte) (int, error) {
 	return len(line), nil
 }
 
-const separators = "/" + string(filepath.Separator) // twice the same, except on Windows
-
 // parentOf returns the directory that path is in, with the separator. It does not clean the path, because
 // ".." does not lead back where a link has led away.
 func parentOf(path string) string {
-	dir, _ := filepath.Split(strings.TrimRight(path, separators))
+	dir, _ := filepath.Split(trimSeparators(path))
 	return cmp.Or(dir, "."+string(filepath.Separator))
+}
+
+func trimSeparators(path string) string {
+	return strings.TrimRightFunc(path, func(r rune) bool { return r == '/' || r == os.PathSeparator })
 }
 
 // withSeparator returns the path with a separator at its end.
