@@ -541,8 +541,11 @@ func (p *poller) readDir(e *entry) error {
 	dir, prefix := e.place, withSeparator(e.path)
 	dir.stale = true // until all is read
 	f, err := p.open(prefix)
-	defer f.Close() // which only returns an error if f is nil
-	if err == nil && e.troubled {
+	if err != nil {
+		return err
+	}
+	defer f.Close()
+	if e.troubled {
 		err = p.search(e)
 	}
 	names := map[string]bool{}
@@ -695,8 +698,7 @@ func (p *poller) undo() {
 func (p *poller) isAsTold(e *entry) bool {
 	st, _, err := p.statOf(e)
 	p.answers.Add(1)
-	told := &e.pending.told
-	return !failed(err) && st.same(told) && st.ctime == told.ctime
+	return !failed(err) && st.same(&e.pending.told) && st.ctime == e.pending.told.ctime
 }
 
 // tell reports the differences of due. Removals come first, deepest first, then the rest, parents first.
@@ -951,14 +953,13 @@ func (g *polling) lockMounts(since time.Time) *mounts {
 	return m
 }
 
-// network reports whether another machine or program can change what is on a device, and whether it is on SMB,
-// as mounts are at since or later. A device that is not listed (btrfs, overlay) is local.
+// network reports whether another machine or program can change what is on a device, and whether it is on SMB, as
+// mounts are at since or later. A device that is not listed (btrfs, overlay) is local. fuse.sshfs counts as fuse.
 func (g *polling) network(device uint64, since time.Time) (network, smb bool) {
 	m := g.lockMounts(since)
 	defer m.mu.Unlock()
-	const major, minor = 0xfff, 0xff // the low bits of each in st_dev
-	number := fmt.Sprintf("%d:%d", device>>8&major|device>>32&^major, device&minor|device>>12&^minor)
-	fstype, _, _ := strings.Cut(m.devices[number], ".") // fuse.sshfs
+	number := fmt.Sprintf("%d:%d", device>>8&0xfff|device>>32&^0xfff, device&0xff|device>>12&^0xff) // of st_dev
+	fstype, _, _ := strings.Cut(m.devices[number], ".")
 	others := "9p afs ceph coda fuse lustre nfs nfs4 ocfs2 orangefs prl_fs vboxsf virtiofs vmhgfs"
 	smb = slices.Contains([]string{"cifs", "smb3", "smbfs"}, fstype)
 	return smb || slices.Contains(strings.Fields(others), fstype), smb
