@@ -224,6 +224,16 @@ func (c *config) addPattern(text string) error {
 	return err
 }
 
+// skips reports whether x is for the path name below root, and is for directories only or not.
+func (x pattern) skips(name, root string, dirsOnly bool) bool {
+	subject := filepath.Base(name)
+	if x.path {
+		subject = filepath.ToSlash(name[len(withSeparator(root)):])
+	}
+	matched, _ := path.Match(x.glob, subject) // parse has seen that it is well formed
+	return matched && x.dirsOnly == dirsOnly
+}
+
 // check adds the targets to c, and returns the first mistake that it finds.
 func (c *config) check(flags *flag.FlagSet) error {
 	given, seen := map[string]bool{}, map[string]bool{}

@@ -10,7 +10,6 @@ import (
 	"io/fs"
 	"log"
 	"os"
-	"path"
 	"path/filepath"
 	"reflect"
 	"regexp"
@@ -577,14 +576,7 @@ func (p *poller) readDir(e *entry) error {
 
 // excluded reports whether an -exclude skips the path name: one that is for directories only, or one that is not.
 func (p *poller) excluded(name string, dirsOnly bool) bool {
-	return slices.ContainsFunc(p.exclude, func(x pattern) bool {
-		subject := filepath.Base(name)
-		if x.path {
-			subject = filepath.ToSlash(name[len(withSeparator(p.roots[0].path)):])
-		}
-		matched, _ := path.Match(x.glob, subject) // parse has seen that it is well formed
-		return matched && x.dirsOnly == dirsOnly
-	})
+	return slices.ContainsFunc(p.exclude, func(x pattern) bool { return x.skips(name, p.roots[0].path, dirsOnly) })
 }
 
 // judge takes in what a look at e returned, and returns the error that the entries in e get in place of a look. If
