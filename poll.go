@@ -386,7 +386,9 @@ var errKept = errors.New("kept as it was")
 // that was gone may have come back between the two. From then on the target belongs to the mounts that it is on.
 func (p *poller) statTarget(e *entry) (st stamp, device uint64, err error) {
 	root, was := e.place, e.stamp.there()
-	if root.unmounted {
+	if !was {
+		root.mounts = nil // what comes to be belongs to other ones
+	} else if root.unmounted {
 		if _, root.unmounted = p.mountsOf(e.path, root.mounts, p.now); root.unmounted {
 			return st, device, errKept
 		}
@@ -398,7 +400,7 @@ func (p *poller) statTarget(e *entry) (st stamp, device uint64, err error) {
 		return st, device, err
 	}
 	points, gone := p.mountsOf(e.path, root.mounts, time.Now())
-	if root.unmounted = was && gone; root.unmounted {
+	if root.unmounted = gone; gone {
 		return st, device, errKept
 	}
 	if was {
