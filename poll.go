@@ -663,8 +663,10 @@ func (p *poller) answered() {
 	p.polls.Add(1)
 }
 
-// undo takes back what this poll has seen of targets whose mount is gone: it may be what lies below the mount point. A
-// mount that is there may have been gone for a part of the poll; then another look at the first difference finds none.
+const secondLooks = 16 // at the first differences in a tree: more than one, because some are real
+
+// undo takes back what this poll has seen of targets whose mount is gone: it may be what lies below the mount point.
+// The mount of a tree may also have been gone for a part of the poll. Then a second look finds a path as before.
 func (p *poller) undo() {
 	var root *entry
 	gone, now := false, time.Now()
@@ -676,7 +678,8 @@ func (p *poller) undo() {
 		if r != root {
 			root = r
 			_, gone = p.mountsOf(r.path, r.place.mounts, now)
-			gone = gone || len(r.place.mounts) > 0 && !e.unlisted && p.isAsTold(e)
+			gone = gone || p.tree && len(r.place.mounts) > 0 &&
+				slices.ContainsFunc(p.differing[:min(len(p.differing), secondLooks)], p.isAsBefore)
 		}
 		if gone {
 			e.stamp, e.doubt = d.told, d.doubt
@@ -687,12 +690,16 @@ func (p *poller) undo() {
 	}
 }
 
-// isAsTold stats e once more, and reports whether it is as subscribers know it. The ctime tells that it was not
-// written and given its old mtime meanwhile.
-func (p *poller) isAsTold(e *entry) bool {
+// isAsBefore stats e, which differed, and reports whether it is again what subscribers know, and was not written: that
+// moves the ctime. What was created and is gone proves nothing, because files come and go.
+func (p *poller) isAsBefore(e *entry) bool {
+	told := &e.pending.told
+	if !told.there() || e.unlisted || e.stamp.same(told) {
+		return false
+	}
 	st, _, err := p.statOf(e)
 	p.answers.Add(1)
-	return !failed(err) && st.same(&e.pending.told) && st.ctime == e.pending.told.ctime
+	return err == nil && st.same(told) && st.ctime == told.ctime
 }
 
 // tell reports the differences of due. Removals come first, deepest first, then the rest, parents first.

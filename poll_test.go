@@ -1878,6 +1878,36 @@ func testMountLostInPoll(t *testing.T, targets []string, back bool) {
 	})
 }
 
+// TestShortLivedOnMount has a file come and go in each poll, as the first difference of a tree on a mount. It does not
+// keep what else differs from being told.
+func TestShortLivedOnMount(t *testing.T) {
+	m := newFakeMount(t)
+	synctest.Test(t, func(t *testing.T) {
+		c := configure(t, m.dir+"/tree")
+		stat := func(name string) (os.FileInfo, error) {
+			fi, err := m.stat(name)
+			if name == m.dir+"/tree/b" {
+				os.Remove(m.dir + "/tree/.tmp")
+			}
+			return fi, err
+		}
+		c.stat, c.lstat = stat, stat
+		c.open = openMountinfo(m.info)
+		ln, _ := begin(t, c)
+		j := ln.dial("j")
+		j.drain()
+		writeFiles(t, m.dir, "tree/.tmp")
+		mtime := time.Unix(3e8, 1)
+		if err := os.Chtimes(m.dir+"/tree/a", mtime, mtime); err != nil {
+			t.Fatal(err)
+		}
+		time.Sleep(c.interval + c.interval/2)
+		if got, want := verbs(j.drain()), fmt.Sprintf("changed %s/tree/a\n", m.dir); !strings.Contains(got, want) {
+			t.Errorf("sent %q, want %q in it", got, want)
+		}
+	})
+}
+
 // A fakeMount is a file system that is mounted at dir/tree, as far as a poller can know. What lies below the mount
 // point is in dir/below.
 type fakeMount struct {
