@@ -21,11 +21,8 @@ func init() {
 }
 
 const (
-	// nonblock keeps an open from waiting until somebody writes to a FIFO.
-	nonblock = syscall.O_NONBLOCK
-
-	// mayOpen says that a file can be renamed while it is open.
-	mayOpen = true
+	nonblock = syscall.O_NONBLOCK // an open does not wait until somebody writes to a FIFO
+	mayOpen  = true               // a file can be renamed while it is open
 )
 
 // listenUnix listens on a Unix socket at path that has the permissions mode. It replaces a socket that a
@@ -79,11 +76,10 @@ func isStill(was fs.FileInfo, path string) bool {
 	return err == nil && os.SameFile(was, now) && was.ModTime().Equal(now.ModTime())
 }
 
-// removeStale removes the socket at path if no server listens to it. Linux refuses a connection to a regular
-// file just as it does to a dead socket, so it asks first what the path is. A server that is just starting
-// refuses too, between bind and listen, so it dials twice. Another server may replace the same stale socket
-// at the same time, so it looks again what the path is. If the other server comes between that look and the
-// removal, it loses its socket, and finds that out in listenUnix.
+// removeStale removes the socket at path if no server listens to it. Linux refuses a connection to a regular file, too,
+// so it asks first what the path is. A server that is just starting refuses between bind and listen, so it dials twice.
+// Another server may replace the same stale socket meanwhile, so it looks again what the path is. If the other server
+// comes between that look and the removal, it loses its socket, and finds that out in listenUnix.
 func removeStale(ctx context.Context, path string) error {
 	before, err := os.Lstat(path)
 	if err != nil {

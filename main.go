@@ -343,13 +343,11 @@ func watch(ctx context.Context, c config, listeners []net.Listener, logger *log.
 	serving.Wait()
 }
 
-// sendBuffer is small because the lines in it grow stale while a reader stops. With less, though, the kernel
-// would hold no two segments of the loopback interface, and each piece would wait for a delayed ACK.
+// The lines in sendBuffer grow stale while a reader stops. With less, the loopback interface waits for delayed ACKs.
 const sendBuffer = 64 << 10
 
-// serve accepts subscribers until ln is closed, and returns when they are gone. It accepts first and then waits for
-// a slot: a listener without clients must not hold one that the other listener needs. The listeners share slots, and
-// full, which says that the latest subscriber had to wait.
+// serve accepts subscribers until ln is closed, and returns when they are gone. It accepts before it waits for a slot,
+// because a listener without clients must hold none. full says that the latest subscriber had to wait.
 func serve(ctx context.Context, ln net.Listener, j *journal, slots chan struct{}, full *atomic.Bool) {
 	var serving sync.WaitGroup
 	defer serving.Wait()
@@ -401,8 +399,7 @@ func accept(ctx context.Context, ln net.Listener, logger *log.Logger) net.Conn {
 	}
 }
 
-// A subscriber is a connection and its place in the journal. One goroutine writes to it, and one reads, only to learn
-// that the peer is gone.
+// A subscriber is a connection and its place in the journal. One goroutine writes; one reads, to learn of its end.
 type subscriber struct {
 	id   int
 	conn net.Conn
@@ -872,8 +869,7 @@ func (l logLines) Write(line []byte) (int, error) {
 	return len(line), nil
 }
 
-// parentOf returns the directory that path is in, with the separator. It does not clean the path, because
-// ".." does not lead back where a link has led away.
+// parentOf returns the directory of path, with the separator. It cleans nothing: ".." does not lead back behind a link.
 func parentOf(path string) string {
 	dir, _ := filepath.Split(trimSeparators(path))
 	return cmp.Or(dir, "."+string(filepath.Separator))

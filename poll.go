@@ -412,10 +412,9 @@ func (p *poller) statTarget(e *entry) (st stamp, device uint64, err error) {
 	return st, device, err
 }
 
-// absent reports whether err says that there is nothing. Package fs counts ERROR_BAD_NETPATH of Windows as
-// ErrNotExist, but it says that the file server is gone.
+// absent reports whether err says that there is nothing. To Go, a file server that is gone is ErrNotExist on Windows.
 func absent(err error) bool {
-	const badNetPath = syscall.Errno(53)
+	const badNetPath = syscall.Errno(53) // that error, ERROR_BAD_NETPATH
 	return errors.Is(err, fs.ErrNotExist) && !errors.Is(err, badNetPath) || errors.Is(err, syscall.ENOTDIR)
 }
 
