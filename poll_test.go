@@ -1965,31 +1965,20 @@ func openMountinfo(mountinfo string) func(string) (*os.File, error) {
 // TestMountBackInPoll has a stat of a target see what lies below its mount point. By the time that the poll
 // asks for the mount, it is there again.
 func TestMountBackInPoll(t *testing.T) {
-	dir, err := filepath.EvalSymlinks(t.TempDir())
-	if err != nil {
-		t.Fatal(err)
-	}
-	writeFiles(t, dir, "tree/a", "below/a")
-	mountinfo := filepath.Join(t.TempDir(), "mountinfo")
-	if err := os.WriteFile(mountinfo, []byte("1 0 0:254 / "+dir+"/tree rw - ext4 x rw\n"), 0o666); err != nil {
-		t.Fatal(err)
-	}
+	m := newFakeMount(t)
 	synctest.Test(t, func(t *testing.T) {
-		c := configure(t, dir+"/tree/a")
-		var away atomic.Bool
+		c := configure(t, m.dir+"/tree/a")
 		c.stat = func(name string) (os.FileInfo, error) {
-			if away.Swap(false) {
-				name = dir + "/below/a"
-			}
-			return os.Stat(name)
+			defer m.away.Store(false)
+			return m.stat(name)
 		}
-		c.open = openMountinfo(mountinfo)
+		c.open = openMountinfo(m.info)
 		ln, _ := begin(t, c)
 		j := ln.dial("j")
 		j.drain()
-		away.Store(true)
+		m.away.Store(true)
 		time.Sleep(time.Second)
-		if got := j.drain(); got != "" || away.Load() {
+		if got := j.drain(); got != "" || m.away.Load() {
 			t.Errorf("sent %q, want nothing", got)
 		}
 	})
