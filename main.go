@@ -343,11 +343,11 @@ func watch(ctx context.Context, c config, listeners []net.Listener, logger *log.
 	serving.Wait()
 }
 
-// The lines in sendBuffer grow stale while a reader stops. With less, the loopback interface waits for delayed ACKs.
+// sendBuffer is small because its lines grow stale while a reader stops. With less, loopback waits for delayed ACKs.
 const sendBuffer = 64 << 10
 
 // serve accepts subscribers until ln is closed, and returns when they are gone. It accepts before it waits for a slot,
-// because a listener without clients must hold none. full says that the latest subscriber had to wait.
+// because a listener without clients must hold none. Listeners share slots and full: the latest subscriber had to wait.
 func serve(ctx context.Context, ln net.Listener, j *journal, slots chan struct{}, full *atomic.Bool) {
 	var serving sync.WaitGroup
 	defer serving.Wait()
@@ -511,7 +511,7 @@ type pathKey struct {
 
 // A cursor is how far a subscriber has read. A path that was born after base is new to it. base stays where a catch-up
 // began until all is read, because a path that was born before at may have changed and have its only record after at.
-// What was gone at since was never there for a subscriber of the list. since is 0 once that has read the list.
+// What was gone at since was never there for a subscriber of the list. since is 0 once the list is read.
 type cursor struct{ at, base, since uint64 }
 
 // read returns the seq up to which no removal has to be told.

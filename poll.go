@@ -412,9 +412,9 @@ func (p *poller) statTarget(e *entry) (st stamp, device uint64, err error) {
 	return st, device, err
 }
 
-// absent reports whether err says that there is nothing. To Go, a file server that is gone is ErrNotExist on Windows.
+// absent reports whether err says that there is nothing. ERROR_BAD_NETPATH does not, though it is ErrNotExist to Go.
 func absent(err error) bool {
-	const badNetPath = syscall.Errno(53) // that error, ERROR_BAD_NETPATH
+	const badNetPath = syscall.Errno(53) // on Windows: the file server is gone
 	return errors.Is(err, fs.ErrNotExist) && !errors.Is(err, badNetPath) || errors.Is(err, syscall.ENOTDIR)
 }
 
@@ -662,7 +662,7 @@ func (p *poller) answered() {
 	p.polls.Add(1)
 }
 
-const secondLooks = 16 // at the first differences in a tree: more than one, because some are real
+const secondLooks = 16 // so many differences of a tree get one: more than 1, because some differences are real
 
 // undo takes back what this poll has seen of targets whose mount is gone: it may be what lies below the mount point.
 // The mount of a tree may also have been gone for a part of the poll. Then a second look finds a path as before.
@@ -865,7 +865,7 @@ const (
 // there reports whether the stamp is of something that is there.
 func (s stamp) there() bool { return s.kind != gone }
 
-// same reports whether two stamps can be of the same content. Later is not asked for: tar, git and rsync set older
+// same reports whether two stamps can be of the same content. It never asks for later: tar, git and rsync set older
 // mtimes. An inode number alone proves nothing, because sshfs and others number a file anew when the kernel has
 // forgotten it, and a ctime alone moves with mode, owner and link count.
 func (s *stamp) same(t *stamp) bool {
