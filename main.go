@@ -195,6 +195,15 @@ func durationTo(d *time.Duration) func(string) error {
 	}
 }
 
+// A patterns is what is excluded below each target, in the order of the command line.
+type patterns []pattern
+
+// exclude reports whether a pattern excludes rel, a path below a target, with slashes. A link to a directory is no
+// directory. The caller leaves out what is below an excluded directory.
+func (ps patterns) exclude(rel string, dir bool) bool {
+	return slices.ContainsFunc(ps, func(x pattern) bool { return (dir || !x.dirsOnly) && x.matches(rel) })
+}
+
 // A pattern is an -exclude.
 type pattern struct {
 	glob     string // for path.Match
@@ -219,19 +228,18 @@ func (c *config) addPattern(text string) error {
 			return errors.New("** is not known; a pattern without a slash, or with one at its end, is for any depth")
 		}
 	}
-	c.exclude = append(c.exclude, x)
+	c.patterns = append(c.patterns, x)
 	_, err := path.Match(x.glob, "")
 	return err
 }
 
-// skips reports whether x is for the path name below root, and is for directories only or not.
-func (x pattern) skips(name, root string, dirsOnly bool) bool {
-	subject := filepath.Base(name)
-	if x.path {
-		subject = filepath.ToSlash(name[len(withSeparator(root)):])
+// matches reports whether x is for rel.
+func (x pattern) matches(rel string) bool {
+	if !x.path {
+		rel = path.Base(rel)
 	}
-	matched, _ := path.Match(x.glob, subject) // parse has seen that it is well formed
-	return matched && x.dirsOnly == dirsOnly
+	matched, _ := path.Match(x.glob, rel) // parse has seen that it is well formed
+	return matched
 }
 
 // check adds the targets to c, and returns the first mistake that it finds.

@@ -26,7 +26,7 @@ type pollConfig struct {
 	interval, settle time.Duration
 	content, openAll bool
 	list             bool // what is below a target is reported at first, too
-	exclude          []pattern
+	patterns         patterns
 	dir              string // what relative targets are relative to, "" for the working directory
 
 	stat, lstat func(string) (os.FileInfo, error)
@@ -371,10 +371,13 @@ func (p *poller) statOf(e *entry) (st stamp, device uint64, err error) {
 			err = fs.ErrNotExist // wherever the link leads, it has replaced the directory
 		}
 	}
-	if err != nil || e.parent != nil && fi.IsDir() && p.excluded(e.path, true) {
-		return st, device, cmp.Or(err, fs.ErrNotExist)
+	if err != nil {
+		return st, device, err
 	}
 	st, device = p.fields.stamp(fi)
+	if e.parent != nil && st.kind != e.stamp.kind && p.patterns.exclude(p.below(e.path), st.kind == directory) {
+		return stamp{}, 0, fs.ErrNotExist // its directory has changed, too, and readDir will leave it out
+	}
 	return st, device, nil
 }
 
@@ -535,8 +538,7 @@ func (p *poller) hash(e *entry) (uint64, error) {
 	return h.Sum64(), nil
 }
 
-// readDir compares the names in the directory e with what is known to be there, and adds what is new. It skips
-// names that are excluded, whatever they are of.
+// readDir compares the names in the directory e with what is known to be there, and adds what is new.
 func (p *poller) readDir(e *entry) error {
 	dir, prefix := e.place, withSeparator(e.path)
 	dir.stale = true // until all is read
@@ -551,10 +553,10 @@ func (p *poller) readDir(e *entry) error {
 	names := map[string]bool{}
 	for err == nil {
 		var some []string
-		some, err = f.Readdirnames(4096)
+		some, err = p.someNames(f, prefix)
 		p.answers.Add(1)
 		for _, name := range some {
-			if !p.madeUp.MatchString(name) && !p.excluded(prefix+name, false) {
+			if !p.madeUp.MatchString(name) {
 				names[name] = true
 			}
 		}
@@ -575,9 +577,26 @@ func (p *poller) readDir(e *entry) error {
 	return nil
 }
 
-// excluded reports whether an -exclude skips the path name: one that is for directories only, or one that is not.
-func (p *poller) excluded(name string, dirsOnly bool) bool {
-	return slices.ContainsFunc(p.exclude, func(x pattern) bool { return x.skips(name, p.roots[0].path, dirsOnly) })
+// someNames returns some more names in the directory f, without those that are excluded. If there are patterns, it
+// reads types, too, because patterns ask for them, and because a file that is excluded must not cost a stat. Where a
+// file system does not tell types, ReadDir stats each name, so few are read at a time.
+func (p *poller) someNames(f *os.File, prefix string) (names []string, err error) {
+	if len(p.patterns) == 0 {
+		return f.Readdirnames(4096)
+	}
+	entries, err := f.ReadDir(256)
+	below := p.below(prefix)
+	for _, d := range entries {
+		if !p.patterns.exclude(below+d.Name(), d.IsDir()) {
+			names = append(names, d.Name())
+		}
+	}
+	return names, err
+}
+
+// below returns path as patterns see it, which is below the target.
+func (p *poller) below(path string) string {
+	return filepath.ToSlash(strings.TrimPrefix(path[len(p.roots[0].path):], string(filepath.Separator)))
 }
 
 // judge takes in what a look at e returned, and returns the error that the entries in e get in place of a look. If

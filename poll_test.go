@@ -1445,6 +1445,41 @@ func TestIgnoredCase(t *testing.T) {
 	})
 }
 
+// TestKindChangeAfterReading has what a directory lists become something else before its stat: the verdict of the
+// patterns is about what is there then.
+func TestKindChangeAfterReading(t *testing.T) {
+	t.Parallel()
+	dir := t.TempDir()
+	writeFiles(t, dir, "file")
+	c := configure(t, "-list", "-exclude", "file/", dir).pollConfig
+	var atFile sync.Once
+	c.lstat = func(name string) (os.FileInfo, error) {
+		if filepath.Base(name) == "file" {
+			atFile.Do(func() {
+				os.Remove(name)
+				writeFiles(t, name, "below")
+			})
+		}
+		return os.Lstat(name)
+	}
+	var paths []string
+	g := newPolling([]string{dir}, c, log.New(io.Discard, "", 0), func(changes []change) {
+		for _, ch := range changes {
+			paths = append(paths, ch.path)
+		}
+	})
+	p := g.newPoller(dir, []*entry{{path: dir, place: &place{}}}, true, 0)
+	for range 3 {
+		p.poll(t.Context())
+	}
+	if want := []string{withSeparator(dir)}; !slices.Equal(paths, want) {
+		t.Errorf("reported %q, want %q", paths, want)
+	}
+	if n := len(p.roots[0].place.entries); n > 0 {
+		t.Errorf("%d entries are left, want none", n)
+	}
+}
+
 // TestReplacedWhileHashed replaces a file between the look at its stamp and the look
 // at its content. That is one change, of which the next stamp tells.
 func TestReplacedWhileHashed(t *testing.T) {
