@@ -36,7 +36,6 @@ import (
 	"net"
 	"os"
 	"os/signal"
-	"path"
 	"path/filepath"
 	"runtime"
 	"runtime/debug"
@@ -52,19 +51,20 @@ import (
 
 const usage = `net-watcher [flags] target...
 
-  -tcp address      listen on TCP; port 0 picks one (default localhost:60300)
-  -unix path        listen on a Unix socket; replaces TCP unless -tcp is given
-  -mode bits        permissions of the Unix socket, octal (default 0600)
-  -interval d       pause between polls, at least 1ms (default 250ms)
-  -json             send JSON Lines instead of text
-  -list             send what is there, as created, before the greeting
-  -settle d         report what keeps still for d, or after 10 d (default 0s)
-  -content          compare contents too, of regular files up to 1 MiB
-  -open             open all that is polled, to have a file server asked at once
-  -exclude pattern  in a tree, skip what matches, as in .gitignore; repeatable
-  -max n            serve n subscribers at a time, others wait (default 1024)
-  -version          print the version
-  -h                print this text
+  -tcp address        listen on TCP; port 0 picks one (default localhost:60300)
+  -unix path          listen on a Unix socket; replaces TCP unless -tcp is given
+  -mode bits          permissions of the Unix socket, octal (default 0600)
+  -interval d         pause between polls, at least 1ms (default 250ms)
+  -json               send JSON Lines instead of text
+  -list               send what is there, as created, before the greeting
+  -settle d           report what keeps still for d, or after 10 d (default 0s)
+  -content            compare contents too, of regular files up to 1 MiB
+  -open               open all that is polled, to have a file server asked at once
+  -exclude pattern    in a tree, skip what matches, as in .gitignore; repeatable
+  -exclude-from file  the same for each line of a .gitignore; repeatable
+  -max n              serve n subscribers at a time, others wait (default 1024)
+  -version            print the version
+  -h                  print this text
 
 A target is a file, or a directory with all that is below it. It may come and
 go. Example, in two terminals:
@@ -108,6 +108,8 @@ func run(ctx context.Context, args []string, stdout, stderr io.Writer) error {
 	case c.version:
 		_, err = fmt.Fprintln(stdout, version())
 		return err
+	case c.unread != nil:
+		return c.unread
 	}
 	listeners, err := listen(ctx, c)
 	if err != nil && ctx.Err() == nil { // a signal at this moment is no failure
@@ -127,6 +129,7 @@ type config struct {
 	max       int
 	version   bool
 	targets   []string // as typed, each once
+	unread    error    // why a file of -exclude-from could not be read, which is no misuse
 	pollConfig
 }
 
@@ -170,6 +173,7 @@ func (c *config) flags() *flag.FlagSet {
 	flags.BoolVar(&c.content, "content", false, "")
 	flags.BoolVar(&c.openAll, "open", false, "")
 	flags.Func("exclude", "", c.addPattern)
+	flags.Func("exclude-from", "", c.addFile)
 	flags.IntVar(&c.max, "max", 1024, "")
 	flags.BoolVar(&c.version, "version", false, "")
 	return flags
@@ -198,48 +202,184 @@ func durationTo(d *time.Duration) func(string) error {
 // A patterns is what is excluded below each target, in the order of the command line.
 type patterns []pattern
 
-// exclude reports whether a pattern excludes rel, a path below a target, with slashes. A link to a directory is no
-// directory. The caller leaves out what is below an excluded directory.
+// exclude reports whether the last pattern that matches rel excludes it. rel is a path below a target, with slashes. A
+// link to a directory is no directory. The caller leaves out what is below an excluded directory.
 func (ps patterns) exclude(rel string, dir bool) bool {
-	return slices.ContainsFunc(ps, func(x pattern) bool { return (dir || !x.dirsOnly) && x.matches(rel) })
-}
-
-// A pattern is an -exclude.
-type pattern struct {
-	glob     string // for path.Match
-	path     bool   // it is for the path below the target, not for the name
-	dirsOnly bool
-}
-
-// addPattern parses the value of an -exclude. It refuses what can never match.
-func (c *config) addPattern(text string) error {
-	glob := strings.TrimSuffix(text, "/")
-	x := pattern{glob: strings.TrimPrefix(glob, "/"), path: strings.Contains(glob, "/"), dirsOnly: glob != text}
-	if strings.HasPrefix(text, "!") {
-		return errors.New("a pattern cannot take back what another one excludes")
-	}
-	for element := range strings.SplitSeq(x.glob, "/") {
-		switch element {
-		case "":
-			return errors.New("it matches nothing, because no name is empty")
-		case ".", "..":
-			return fmt.Errorf("no path below a target has %s in it; /name is what is right below the target", element)
-		case "**":
-			return errors.New("** is not known; a pattern without a slash, or with one at its end, is for any depth")
+	name := rel[strings.LastIndexByte(rel, '/')+1:]
+	for _, x := range slices.Backward(ps) {
+		if (dir || !x.dirsOnly) && (x.nameOnly && matches(x.tokens, name) || !x.nameOnly && matches(x.tokens, rel)) {
+			return !x.takesBack
 		}
 	}
-	c.patterns = append(c.patterns, x)
-	_, err := path.Match(x.glob, "")
-	return err
+	return false
 }
 
-// matches reports whether x is for rel.
-func (x pattern) matches(rel string) bool {
-	if !x.path {
-		rel = path.Base(rel)
+// A pattern is a line of .gitignore, with the target in the place of the repository.
+type pattern struct {
+	tokens    []token
+	nameOnly  bool // it is for a name at any depth, not for a path
+	dirsOnly  bool
+	takesBack bool // what an earlier pattern excludes
+}
+
+// A token stands for a part of a path. As in git, that part is counted in bytes and not in characters.
+type token struct {
+	kind   byte   // [ is a byte in ranges, ^ one that is not, * any bytes of a name, / any names, each with its slash
+	ranges string // the first byte and the last of each
+}
+
+// has reports whether t stands for b.
+func (t token) has(b byte) bool {
+	for i := 0; i < len(t.ranges); i += 2 {
+		if t.ranges[i] <= b && b <= t.ranges[i+1] {
+			return t.kind == '['
+		}
 	}
-	matched, _ := path.Match(x.glob, rel) // parse has seen that it is well formed
-	return matched
+	return t.kind == '^'
+}
+
+// matches reports whether tokens stand for all of rel. At a misfit the last * takes one byte more, or the last ** one
+// name more. It does not try that with those before, because the last one could take what they would.
+func matches(tokens []token, rel string) bool {
+	var afterBytes, afterNames []token // the tokens after the last * and the last **
+	var bytesAt, namesAt string        // what is left of rel there
+	for len(tokens) > 0 || rel != "" {
+		switch {
+		case len(tokens) > 0 && tokens[0].kind == '*':
+			tokens = tokens[1:]
+			afterBytes, bytesAt = tokens, rel
+		case len(tokens) > 0 && tokens[0].kind == '/':
+			tokens = tokens[1:]
+			afterBytes, afterNames, namesAt = nil, tokens, rel
+		case len(tokens) > 0 && rel != "" && tokens[0].has(rel[0]):
+			tokens, rel = tokens[1:], rel[1:]
+		case afterBytes != nil && bytesAt != "" && bytesAt[0] != '/':
+			bytesAt = bytesAt[1:]
+			tokens, rel = afterBytes, bytesAt
+		case afterNames != nil && strings.Contains(namesAt, "/"):
+			_, namesAt, _ = strings.Cut(namesAt, "/")
+			afterBytes, tokens, rel = nil, afterNames, namesAt
+		default:
+			return false
+		}
+	}
+	return true
+}
+
+// addFile adds the lines of the file of an -exclude-from. A file that cannot be read is a failure and no misuse.
+func (c *config) addFile(name string) error {
+	text, err := os.ReadFile(name)
+	c.unread = cmp.Or(c.unread, err)
+	n := 0
+	for line := range strings.Lines(strings.TrimPrefix(string(text), "\ufeff")) {
+		n++
+		line = strings.TrimSuffix(strings.TrimSuffix(line, "\n"), "\r")
+		if strings.Trim(line, " ") == "" || line[0] == '#' {
+			continue
+		}
+		if err := c.addPattern(line); err != nil {
+			return fmt.Errorf("%s:%d: %s: %w", name, n, line, err)
+		}
+	}
+	return nil
+}
+
+// escaped is added to a byte that follows a backslash, so that it has no meaning in a pattern.
+const escaped = 0x100
+
+// addPattern adds the value of an -exclude. It refuses what can never match, and the little that it does not know.
+func (c *config) addPattern(line string) error {
+	if strings.HasPrefix(line, "#") {
+		return errors.New(`it is a comment; \# is for a name that starts with #`)
+	}
+	var text []rune // one for each byte
+	for i := 0; i < len(line); i++ {
+		if line[i] == '\\' && i+1 < len(line) {
+			i++
+			text = append(text, escaped+rune(line[i]))
+		} else {
+			text = append(text, rune(line[i]))
+		}
+	}
+	var x pattern
+	rest := strings.TrimRight(string(text), " ")
+	rest, x.takesBack = strings.CutPrefix(rest, "!")
+	rest, x.dirsOnly = strings.CutSuffix(rest, "/")
+	x.nameOnly = !strings.Contains(rest, "/")
+	for element := range strings.SplitSeq(strings.TrimPrefix(rest, "/"), "/") {
+		if err := x.add(element); err != nil {
+			return err
+		}
+	}
+	if last := len(x.tokens) - 1; x.tokens[last].kind == '/' { // all that is below a directory, but not the directory
+		x.tokens = append(x.tokens, token{kind: '*'})
+	} else { // the slash behind the last element
+		x.tokens = x.tokens[:last]
+	}
+	c.patterns = append(c.patterns, x)
+	return nil
+}
+
+// add adds the tokens of an element, which is the text between two slashes, and of the slash behind it.
+func (x *pattern) add(element string) (err error) {
+	switch {
+	case element == "":
+		return errors.New("it matches nothing, because no name is empty")
+	case element == "." || element == "..":
+		return fmt.Errorf("no path below a target has %s in it; /name is what is right below the target", element)
+	case strings.Contains(element, "\x00"):
+		return errors.New("no name has a zero byte in it; a file of patterns is in UTF-8")
+	case strings.ContainsAny(element, string([]rune{'\\', escaped + '/'})):
+		return errors.New(`a name in it ends with a backslash; \\ is for the character`)
+	case len(element) > 1 && strings.Trim(element, "*") == "": // to git, *** is ** too
+		x.tokens = append(x.tokens, token{kind: '/'})
+		return nil
+	}
+	for text := []rune(element); len(text) > 0; {
+		first := text[0]
+		text = text[1:]
+		t := token{'[', string([]byte{byte(first), byte(first)})}
+		switch first {
+		case '*':
+			t = token{kind: '*'}
+		case '?':
+			t = token{'^', "//"}
+		case '[':
+			if t, text, err = cutClass(text); err != nil {
+				return err
+			}
+		}
+		x.tokens = append(x.tokens, t)
+	}
+	x.tokens = append(x.tokens, token{'[', "//"})
+	return nil
+}
+
+// cutClass returns the token of the class that text starts with, behind its [, and what follows it. As in git, a ] that
+// comes first is in the class, and so is a - that comes first or last.
+func cutClass(text []rune) (t token, rest []rune, err error) {
+	t.kind = '['
+	if len(text) > 0 && (text[0] == '!' || text[0] == '^') {
+		t, text = token{'^', "//"}, text[1:]
+	}
+	for first := true; len(text) > 0; first = false {
+		n := 1
+		if len(text) > 2 && text[1] == '-' && text[2] != ']' {
+			n = 3
+		}
+		from, to := byte(text[0]), byte(text[n-1])
+		switch {
+		case text[0] == ']' && !first:
+			return t, text[1:], nil
+		case text[0] == '[' && len(text) > 1 && text[1] == ':':
+			return t, nil, errors.New("[: is not known; a digit is [0-9], and a letter [A-Za-z]")
+		case from > to:
+			return t, nil, errors.New("a range in it goes backwards")
+		}
+		t.ranges += string([]byte{from, to})
+		text = text[n:]
+	}
+	return t, nil, errors.New(`a [ has no ]; \[ is for the character`)
 }
 
 // check adds the targets to c, and returns the first mistake that it finds.

@@ -3,6 +3,7 @@ package main
 import (
 	"bufio"
 	"bytes"
+	"cmp"
 	"context"
 	"encoding/base64"
 	"encoding/json"
@@ -12,8 +13,10 @@ import (
 	"io"
 	"log"
 	"maps"
+	"math/rand/v2"
 	"net"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"regexp"
 	"runtime"
@@ -230,6 +233,10 @@ func TestRun(t *testing.T) {
 	}
 	defer taken.Close()
 	addr := taken.Addr().String()
+	list, wide := filepath.Join(t.TempDir(), "list"), filepath.Join(t.TempDir(), "wide")
+	if err := errors.Join(os.WriteFile(list, []byte("a\n\n# b\nb//c\n"), 0o666), os.WriteFile(wide, []byte("\xff\xfe*\x00.\x00o\x00\r\x00\n\x00"), 0o666)); err != nil {
+		t.Fatal(err)
+	}
 	const dash = `starts with -: flags come before targets, and a file of that name is ./`
 	for _, tt := range []struct {
 		name   string
@@ -251,8 +258,19 @@ func TestRun(t *testing.T) {
 		{"negative interval", []string{"-interval", "-1s", "a.txt"}, 2, "", "-interval -1s is less than 1ms\n"},
 		{"bad settle", []string{"-settle", "x", "a.txt"}, 2, "", `invalid value "x" for flag -settle: `},
 		{"negative settle", []string{"-settle", "-1ns", "a.txt"}, 2, "", "-settle -1ns is negative\n"},
-		{"bad pattern", []string{"-exclude", "*.o", "-exclude", "a[", "a.txt"}, 2, "", `invalid value "a[" for flag -exclude: syntax error in pattern` + "\n"},
+		{"no ] in a pattern", []string{"-exclude", "*.o", "-exclude", "a[", "a.txt"}, 2, "", `invalid value "a[" for flag -exclude: a [ has no ]; \[ is for the character` + "\n"},
+		{"no ] before a slash", []string{"-exclude", "a/[b/c]", "a.txt"}, 2, "", `invalid value "a/[b/c]" for flag -exclude: a [ has no ]`},
+		{"no ] after !]", []string{"-exclude", "[!]", "a.txt"}, 2, "", `invalid value "[!]" for flag -exclude: a [ has no ]`},
+		{"no ] after -", []string{"-exclude", "[a-", "a.txt"}, 2, "", `invalid value "[a-" for flag -exclude: a [ has no ]`},
+		{"named class", []string{"-exclude", "x[[:digit:]]", "a.txt"}, 2, "", `invalid value "x[[:digit:]]" for flag -exclude: [: is not known; a digit is [0-9], and a letter [A-Za-z]` + "\n"},
+		{"backward range", []string{"-exclude", "[z-a]", "a.txt"}, 2, "", `invalid value "[z-a]" for flag -exclude: a range in it goes backwards` + "\n"},
+		{"backslash at the end", []string{"-exclude", `a\`, "a.txt"}, 2, "", `for flag -exclude: a name in it ends with a backslash; \\ is for the character` + "\n"},
+		{"backslash before a slash", []string{"-exclude", `a\/b`, "a.txt"}, 2, "", `for flag -exclude: a name in it ends with a backslash`},
+		{"backslash before the slash at the end", []string{"-exclude", `a\/`, "a.txt"}, 2, "", `for flag -exclude: a name in it ends with a backslash`},
+		{"comment as pattern", []string{"-exclude", "#x", "a.txt"}, 2, "", `invalid value "#x" for flag -exclude: it is a comment; \# is for a name that starts with #` + "\n"},
 		{"empty pattern", []string{"-exclude", "", "a.txt"}, 2, "", `invalid value "" for flag -exclude: it matches nothing, because no name is empty` + "\n"},
+		{"spaces as pattern", []string{"-exclude", "  ", "a.txt"}, 2, "", `invalid value "  " for flag -exclude: it matches nothing, because no name is empty` + "\n"},
+		{"nothing negated", []string{"-exclude", "!/ ", "a.txt"}, 2, "", `invalid value "!/ " for flag -exclude: it matches nothing, because no name is empty` + "\n"},
 		{"slash as pattern", []string{"-exclude", "/", "a.txt"}, 2, "", `invalid value "/" for flag -exclude: it matches nothing, because no name is empty` + "\n"},
 		{"slashes as pattern", []string{"-exclude", "//", "a.txt"}, 2, "", `invalid value "//" for flag -exclude: `},
 		{"empty element in a pattern", []string{"-exclude", "a//b", "a.txt"}, 2, "", `invalid value "a//b" for flag -exclude: it matches nothing, because no name is empty` + "\n"},
@@ -261,9 +279,13 @@ func TestRun(t *testing.T) {
 		{"dot in front", []string{"-exclude", "./build", "a.txt"}, 2, "", `invalid value "./build" for flag -exclude: no path below a target has . in it; `},
 		{"dot as pattern", []string{"-exclude", ".", "a.txt"}, 2, "", `invalid value "." for flag -exclude: no path below a target has . in it; `},
 		{"dots in a pattern", []string{"-exclude", "a/../b", "a.txt"}, 2, "", `invalid value "a/../b" for flag -exclude: no path below a target has .. in it; `},
-		{"two stars", []string{"-exclude", "**/node_modules/**", "a.txt"}, 2, "", `invalid value "**/node_modules/**" for flag -exclude: ** is not known; `},
-		{"negated pattern", []string{"-exclude", "!keep", "a.txt"}, 2, "", `invalid value "!keep" for flag -exclude: a pattern cannot take back what another one excludes` + "\n"},
-		{"bad pattern with a slash", []string{"-exclude", "a/[b", "a.txt"}, 2, "", `invalid value "a/[b" for flag -exclude: syntax error in pattern` + "\n"},
+		{"bad line", []string{"-exclude-from", list, "a.txt"}, 2, "", ` for flag -exclude-from: ` + list + `:4: b//c: it matches nothing, because no name is empty` + "\n"},
+		{"UTF-16", []string{"-exclude-from", wide, "a.txt"}, 2, "", `wide:1: \xff\xfe*\x00.\x00o\x00\r\x00: no name has a zero byte in it; a file of patterns is in UTF-8"` + "\n"},
+		{"no list", []string{"-exclude-from", "no-such-file", "a.txt"}, 1, "", "open no-such-file: "},
+		{"directory as list", []string{"-exclude-from", ".", "-exclude-from", list + "x", "a.txt"}, 1, "", "read .: "},
+		{"no list and a mistake", []string{"-exclude-from", "no-such-file", "-exclude", "/", "a.txt"}, 2, "", `invalid value "/" for flag -exclude: `},
+		{"no list and no target", []string{"-exclude-from", "no-such-file"}, 2, "", "no target to watch\n"},
+		{"version of no list", []string{"-exclude-from", "no-such-file", "-version"}, 0, version() + "\n", ""},
 		{"mode without unix", []string{"-mode", "660", "a.txt"}, 2, "", "-mode is for the socket of -unix, which is missing\n"},
 		{"mode in words", []string{"-unix", "w.sock", "-mode", "u+rw", "a.txt"}, 2, "", `invalid value "u+rw" for flag -mode: a mode has three or four octal digits`},
 		{"mode of 2 digits", []string{"-unix", "w.sock", "-mode", "60", "a.txt"}, 2, "", `invalid value "60" for flag -mode: `},
@@ -358,6 +380,242 @@ func TestSignalAtStart(t *testing.T) {
 	}
 }
 
+// TestPatterns checks what lists of patterns exclude, if what is above it is not excluded.
+func TestPatterns(t *testing.T) {
+	t.Parallel()
+	for _, tt := range []struct{ list, paths, want string }{ // separated by spaces; _ is a space, and a directory ends with a slash
+		{`a`, `a a/ b/a b/a/ ab ba`, `a a/ b/a b/a/`},
+		{`a/`, `a a/ b/a b/a/`, `a/ b/a/`},
+		{`/a`, `a a/ b/a`, `a a/`},
+		{`/a/`, `a a/ b/a/`, `a/`},
+		{`a/b`, `a a/b a/b/ c/a/b b`, `a/b a/b/`},
+		{`a/*`, `a a/b a/b/c`, `a/b`},
+		{`*/*`, `a b/ a/b a/b/c`, `a/b`},
+		{`*`, `a .a b/ a/b`, `a .a b/ a/b`},
+		{`**/a`, `a a/ b/a b/c/a`, `a a/ b/a b/c/a`},
+		{`a/**`, `a a/ a/b a/b/ a/b/c b/a/c`, `a/b a/b/ a/b/c`},
+		{`a/**/`, `a/ a/b a/b/ a/b/c`, `a/b/`},
+		{`a/**/b`, `a/b a/c/b a/c/d/b a/c/b/d b`, `a/b a/c/b a/c/d/b`},
+		{`a/**/**/b`, `a/b a/c/b`, `a/b a/c/b`},
+		{`**/a/**/b/*`, `a/b a/b/c x/a/y/b/z x/a/y/b/z/b`, `a/b/c x/a/y/b/z`},
+		{`a/***/b`, `a/b a/c/b a/c/d/b`, `a/b a/c/b a/c/d/b`},
+		{`**`, `a b/ a/b`, `a b/ a/b`},
+		{`**/`, `a b/ a/b a/c/`, `b/ a/c/`},
+		{`a/a`, `a a/a a/a/a`, `a/a`},
+		{`a**b`, `ab axb a/b a/xb`, `ab axb`},                                // as the manual of git says
+		{`/a**b c/a**b`, `ab axb a/b c/ab c/axb c/a/b`, `ab axb c/ab c/axb`}, // where git does otherwise
+		{`*.o !a.o`, `a.o b.o c/a.o`, `b.o`},
+		{`!a.o *.o`, `a.o b.o`, `a.o b.o`},
+		{`* !*/ !*.go`, `a a/ a/b.c a/b.go b.go/`, `a a/b.c`},
+		{`/* !/a !/b/ /b/* !/b/c`, `a b b/ b/c b/d d`, `b b/d d`},
+		{`!!a`, `a !a`, ``},
+		{`!a !!a`, `a !a`, ``},
+		{`\# \#a \!b \\c \d e\_ f_ \g\__`, `# #a !b \c d \d e_ e f f_ g_`, `# #a !b \c d e_ f g_`},
+		{`?.?`, `a.b .a a.bc a.ü`, `a.b`},
+		{`?.??`, `a.b a.bc a.ü`, `a.bc a.ü`}, // to git, ü is two
+		{`[a] []b]1 [!]c]2 [^d][d]`, `a b ]1 b1 a2 ]2 c2 ed dd`, `a ]1 b1 a2 ed`},
+		{`[a-c]1 [-x]2 [x-]3 [+--]4 [a-c-e]5`, `b1 -2 x2 -3 y3 ,4 -5 d5 e5`, `b1 -2 x2 -3 ,4 -5 e5`},
+		{`[\]]1 [\a-\c]2 [a\-c]3 [\\]5 [\[:]6`, `]1 b2 b3 -3 \5 [6 :6`, `]1 b2 -3 \5 [6 :6`},
+		{`[[!a]1 [!!]2 [*?]3`, `[1 !1 a1 b1 !2 b2 *3 a3`, `[1 !1 a1 b2 *3`},
+		{`[!a]`, "a b ü \xff a/b", "b \xff a/b"},
+		{`[ü]`, "ü \xc3 \xbc", "\xc3 \xbc"},
+		{"\xff* ü? [\xf0-\xff]x", "\xff \xffa üa üb ü \xf8x \xefx", "\xff \xffa üa üb \xf8x"},
+	} {
+		var c config
+		for line := range strings.FieldsSeq(tt.list) {
+			if err := c.addPattern(strings.ReplaceAll(line, "_", " ")); err != nil {
+				t.Errorf("%s: %v", line, err)
+			}
+		}
+		var got []string
+		for path := range strings.FieldsSeq(tt.paths) {
+			name, dir := strings.CutSuffix(strings.ReplaceAll(path, "_", " "), "/")
+			if c.patterns.exclude(name, dir) {
+				got = append(got, path)
+			}
+		}
+		if want := strings.Fields(tt.want); !slices.Equal(got, want) {
+			t.Errorf("%s: of %q got %q, want %q", tt.list, tt.paths, got, want)
+		}
+	}
+}
+
+// TestManyStars has a pattern that a search through all ways to split a name would not finish with.
+func TestManyStars(t *testing.T) {
+	t.Parallel()
+	var c config
+	if err := c.addPattern(strings.Repeat("*a", 30) + "b"); err != nil {
+		t.Fatal(err)
+	}
+	if c.patterns.exclude(strings.Repeat("a", 255), false) {
+		t.Error("excluded, without the b at its end")
+	}
+}
+
+var lists = flag.Int("lists", 200, "lists of patterns in TestGit")
+
+// TestGit compares what random lists of patterns exclude with what git says. Each list is the .gitignore of a directory
+// of its own. What is not there is a file to git, so only directories and links to them need to be there.
+func TestGit(t *testing.T) {
+	t.Parallel()
+	if _, err := exec.LookPath("git"); err != nil {
+		t.Skip(err)
+	}
+	repo, seed := t.TempDir(), rand.Uint64()
+	g := gitignores{rand.New(rand.NewPCG(seed, 0))}
+	lines := map[string]string{} // of each directory
+	got := map[string]bool{}     // whether a path is excluded
+	for i := range *lists {
+		base := fmt.Sprint("tree", i)
+		paths := g.tree()
+		lines[base] = g.lines(slices.Collect(maps.Keys(paths)))
+		file := filepath.Join(repo, base, ".gitignore")
+		if err := errors.Join(os.Mkdir(filepath.Dir(file), 0o777), os.WriteFile(file, []byte(lines[base]), 0o666)); err != nil {
+			t.Fatal(err)
+		}
+		c, err := parse([]string{"-exclude-from", file, "target"})
+		if err = cmp.Or(err, c.unread); err != nil {
+			t.Fatal(err)
+		}
+		for _, path := range slices.Sorted(maps.Keys(paths)) { // parents first
+			name := filepath.Join(repo, base, path)
+			switch paths[path] {
+			case "directory":
+				err = os.Mkdir(name, 0o777)
+			case "link":
+				err = os.Symlink(repo, name)
+			}
+			if err != nil {
+				t.Skip(err) // a system that does not have such names
+			}
+			above := base + "/" + filepath.ToSlash(filepath.Dir(path))
+			got[base+"/"+path] = got[above] || c.patterns.exclude(path, paths[path] == "directory")
+		}
+	}
+	excluded := askGit(t, repo, slices.Collect(maps.Keys(got)))
+	wrong := 0
+	for path, is := range got {
+		if is == excluded[path] {
+			continue
+		}
+		base, rel, _ := strings.Cut(path, "/")
+		if wrong++; wrong < 10 {
+			t.Errorf("seed %d: excluded is %v, to git %v: %q by %q", seed, is, excluded[path], rel, lines[base])
+		}
+	}
+	t.Logf("%d of %d paths are excluded, %d wrong", len(excluded), len(got), wrong)
+}
+
+// askGit returns which of paths git excludes.
+func askGit(t *testing.T, repo string, paths []string) map[string]bool {
+	t.Helper()
+	if out, err := exec.Command("git", "init", "-q", repo).CombinedOutput(); err != nil {
+		t.Fatalf("%v: %s", err, out)
+	}
+	cmd := exec.Command("git", "-c", "core.excludesFile=", "check-ignore", "--no-index", "-z", "--stdin")
+	cmd.Dir, cmd.Stdin = repo, strings.NewReader(strings.Join(paths, "\x00")+"\x00")
+	out, err := cmd.Output()
+	if err != nil {
+		t.Fatal(err)
+	}
+	excluded := map[string]bool{}
+	for path := range strings.SplitSeq(strings.TrimSuffix(string(out), "\x00"), "\x00") {
+		excluded[path] = true
+	}
+	return excluded
+}
+
+// A gitignores makes trees, and lists of patterns for them.
+type gitignores struct{ *rand.Rand }
+
+func (g gitignores) pick(words ...string) string { return words[g.IntN(len(words))] }
+
+// some returns at most max of the pieces of patterns and names.
+func (g gitignores) some(max int) (text string) {
+	for range 1 + g.IntN(max) {
+		text += g.pick("a", "a", "a", "b", "b", "c", ".", "-", " ", "#", "!", "[", "]", "^", `\`, "*", "?", "\r", "ü", "\xff", "\xfe")
+	}
+	return text
+}
+
+// tree returns paths and what each is of.
+func (g gitignores) tree() map[string]string {
+	paths, dirs := map[string]string{}, []string{""}
+	for range 25 {
+		name := g.some(3)
+		path := g.pick(dirs...) + name
+		if name == "." || name == ".." || paths[path] != "" {
+			continue
+		}
+		paths[path] = g.pick("file", "file", "directory", "directory", "link")
+		if paths[path] == "directory" {
+			dirs = append(dirs, path+"/")
+		}
+	}
+	return paths
+}
+
+// lines returns the text of a .gitignore for paths. Git does not do what its manual says where asterisks that follow
+// each other are not all of an element.
+func (g gitignores) lines(paths []string) string {
+	var text strings.Builder
+	text.WriteString(g.pick("", "\ufeff"))
+	for range 1 + g.IntN(8) {
+		line := g.pick("", "", "", "/") + g.pattern(g.pick(paths...)) + g.pick("", "", "", "/")
+		apart := slices.ContainsFunc(strings.Split(line, "/"), func(element string) bool {
+			return strings.Contains(element, "**") && strings.Trim(element, "*") != ""
+		})
+		line = g.pick("", "", "", "!") + line + g.pick("", "", "", " ", "   ")
+		var c config
+		if !apart && (strings.HasPrefix(line, "#") || errors.Join(c.addPattern(line), c.addPattern(strings.TrimSuffix(line, "\r"))) == nil) {
+			text.WriteString(line + g.pick("\n", "\r\n", "\n\n", "\n  \n"))
+		}
+	}
+	return text.String()
+}
+
+// pattern returns a pattern that may well be for path, if it is well formed.
+func (g gitignores) pattern(path string) string {
+	elements := strings.Split(path, "/")
+	elements = elements[g.IntN(len(elements)):]
+	for i, element := range elements {
+		switch g.IntN(8) {
+		case 0:
+			elements[i] = g.pick("**", "**", "***")
+		case 1:
+			elements[i] = g.some(4)
+		default:
+			elements[i] = g.blur(element)
+		}
+	}
+	return strings.Join(elements, "/")
+}
+
+// blur returns a pattern for a name.
+func (g gitignores) blur(name string) (pattern string) {
+	for _, b := range []byte(name) {
+		plain := string([]byte{b})
+		switch g.IntN(8) {
+		case 0:
+			pattern += g.pick("?", "*")
+		case 1:
+			pattern += g.pick("[", "[!", "[^") + g.pick("", "]", "-", "!")
+			for range 1 + g.IntN(3) {
+				pattern += g.pick(plain, `\`+plain, plain+"-"+plain, "[", "-", "^", `\-`, "a-b", "+--", "ü", "\xf0-\xff", `\a-\c`)
+			}
+			pattern += g.pick("]", "-]")
+		case 2:
+			pattern += plain
+		default:
+			if strings.Contains(`*?[\`, plain) || pattern == "" && strings.Contains("#!", plain) || plain == " " {
+				pattern += `\`
+			}
+			pattern += plain
+		}
+	}
+	return pattern
+}
+
 // TestUsage holds the usage text to the FlagSet, and README to the usage text.
 func TestUsage(t *testing.T) {
 	t.Parallel()
@@ -366,7 +624,7 @@ func TestUsage(t *testing.T) {
 		t.Fatal(err)
 	}
 	shown := map[string]bool{}
-	for _, m := range regexp.MustCompile(`(?m)^  -(\w+) ?(\w*)  .*(?:\n   .*)*`).FindAllStringSubmatch(usage, -1) {
+	for _, m := range regexp.MustCompile(`(?m)^  -([\w-]+) ?(\w*)  .*(?:\n   .*)*`).FindAllStringSubmatch(usage, -1) {
 		shown[m[1]] = true
 		_, err := parse([]string{"-" + m[1]})
 		if got := err != nil && strings.HasPrefix(err.Error(), "flag needs an argument"); got != (m[2] != "") {
