@@ -247,7 +247,13 @@ func split(line string) ([]string, error) {
 
 // watch starts the server, with the script's directory as working directory.
 func (s *script) watch(args []string) error {
+	for i, arg := range args[1:] {
+		if args[i] == "-exclude-from" {
+			args[i+1] = filepath.Join(s.dir, arg)
+		}
+	}
 	c, err := parse(args)
+	err = cmp.Or(err, c.unread)
 	if err != nil {
 		return err
 	}
@@ -1450,14 +1456,20 @@ func TestIgnoredCase(t *testing.T) {
 func TestKindChangeAfterReading(t *testing.T) {
 	t.Parallel()
 	dir := t.TempDir()
-	writeFiles(t, dir, "file")
-	c := configure(t, "-list", "-exclude", "file/", dir).pollConfig
-	var atFile sync.Once
+	writeFiles(t, dir, "file", "dir/kept")
+	c := configure(t, "-list", "-exclude", "file/", "-exclude", "/dir", "-exclude", "!/dir/", dir).pollConfig
+	var atFile, atDir sync.Once
 	c.lstat = func(name string) (os.FileInfo, error) {
-		if filepath.Base(name) == "file" {
+		switch filepath.Base(name) {
+		case "file":
 			atFile.Do(func() {
 				os.Remove(name)
 				writeFiles(t, name, "below")
+			})
+		case "dir":
+			atDir.Do(func() {
+				os.RemoveAll(name)
+				writeFiles(t, dir, "dir")
 			})
 		}
 		return os.Lstat(name)
