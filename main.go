@@ -32,7 +32,6 @@ import (
 	"io"
 	"io/fs"
 	"log"
-	"maps"
 	"net"
 	"os"
 	"os/signal"
@@ -489,6 +488,7 @@ func watch(ctx context.Context, c config, listeners []net.Listener, logger *log.
 		ln.Close()
 	}
 	serving.Wait()
+	j.delivering.Wait() // for those who were in a write to the last who left
 }
 
 // sendBuffer is small because its lines grow stale while a reader stops. With less, loopback waits for delayed ACKs.
@@ -547,66 +547,61 @@ func accept(ctx context.Context, ln net.Listener, logger *log.Logger) net.Conn {
 	}
 }
 
-// A subscriber is a connection and its place in the journal. One goroutine writes; one reads, to learn of its end.
+// A subscriber is a connection and its place in the journal. A goroutine of its own reads, to learn of its end;
+// deliverers write.
 type subscriber struct {
 	id   int
 	conn net.Conn
-	wake chan struct{} // holds a token when there may be something to send
+	gone chan struct{} // closed when it has left
 
 	// The journal's lock guards these.
 	cursor
-	greeting []byte // to be sent first
-	again    bool   // a further greeting is due, if there is nothing else to send
+	greeting []byte      // to be sent first
+	again    bool        // a further greeting is due, if there is nothing else to send
+	left     bool        // it is not in the journal any more
+	due      bool        // it stands in the queue, or a deliverer has it
+	after    *subscriber // stands behind it in the queue
 }
 
-// serve sends s its lines until s or the journal ends, and closes the connection. No write has a deadline before that,
-// because a suspended reader holds up only this goroutine. Formatting here would grow the stack of each subscriber.
+// serve waits until s has left, and closes the connection. EOF may mean that the peer is gone or, with nc and socat,
+// only that its input ended. The two look the same until the server writes. So s gets a second greeting, which is true
+// and harmless, and then an empty write now and then, which fails once the peer is gone. Formatting here would grow the
+// stack of each subscriber.
 func (s *subscriber) serve(j *journal) {
-	var reading sync.WaitGroup
-	reading.Go(func() { s.discard(j) })
-	for range s.wake {
-		lines, ok := j.next(s)
-		if !ok {
-			break
-		}
-		if _, err := s.conn.Write(lines); err != nil {
-			break
-		}
+	if s.discard() == io.EOF {
+		j.greetAgain(s)
+		s.probe()
 	}
 	j.leave(s)
 	s.conn.Close()
-	reading.Wait()
+}
+
+// discard reads what the peer sends and throws it away, until there is an error.
+func (s *subscriber) discard() (err error) {
+	for buf := make([]byte, 64); err == nil; {
+		_, err = s.conn.Read(buf)
+	}
+	return err
 }
 
 // The pauses before a peer that has shut down its sending side is probed for the first time, and again.
 const firstProbe, nextProbe = 50 * time.Millisecond, time.Second
 
-// discard reads what the peer sends and throws it away. EOF may mean that the peer is gone or, with nc and socat, only
-// that its input ended. The two look the same until the server writes. So s gets a second greeting, which is true and
-// harmless, and then an empty write now and then, which fails once the peer is gone.
-func (s *subscriber) discard(j *journal) {
+// probe returns when the peer turns out to be gone, or s has left.
+func (s *subscriber) probe() {
 	var err error
-	for buf := make([]byte, 64); err == nil; {
-		_, err = s.conn.Read(buf)
-	}
-	if err != io.EOF {
-		j.leave(s)
-		return
-	}
-	j.greetAgain(s)
-	var probe func()
-	probe = func() {
-		if _, err := s.conn.Write(nil); err != nil {
-			j.leave(s)
+	for pause := firstProbe; err == nil; pause = nextProbe {
+		select {
+		case <-s.gone:
 			return
+		case <-time.After(pause):
+			_, err = s.conn.Write(nil)
 		}
-		time.AfterFunc(nextProbe, probe)
 	}
-	time.AfterFunc(firstProbe, probe)
 }
 
-// A journal holds the changes that subscribers have yet to read. Pollers append to it, and each subscriber reads it at
-// its own pace. A later change of a path replaces the earlier record, so that a slow subscriber gets the newest state
+// A journal holds the changes that subscribers have yet to read. Pollers append to it, and each subscriber is sent them
+// at its own pace. A later change of a path replaces the earlier record, so that a slow subscriber gets the newest state
 // of each path, once. For -list the journal also keeps the record of each path that is there.
 type journal struct {
 	names  []string // of the targets, as typed
@@ -622,13 +617,18 @@ type journal struct {
 	seq        uint64    // of the newest change
 	records    []*record // in the order of seq, dead ones among them
 	byPath     map[pathKey]*record
-	compactAt  int // how many records are worth compacting
-	subs       map[*subscriber]bool
+	compactAt  int             // how many records are worth compacting
+	subs       []*subscriber   // in the order of joining
 	joined     int             // subscribers ever
 	behind     int             // subscribers that have something to read
 	spans      map[cursor]span // what is to be read next at a cursor, encoded once for all
 	greeting   []byte          // the newest one, while it is true
 	greetingAt time.Time
+
+	first, last *subscriber // of the queue of those who are due; last means nothing while first is nil
+	deliverers  int
+	writing     int            // deliverers that are in a write
+	delivering  sync.WaitGroup // has the deliverers in it
 }
 
 const maxRecords = 1 << 20 // bounds the memory that a subscriber can cost by not reading
@@ -674,7 +674,7 @@ type span struct {
 func newJournal(names []string, f format, list bool, logger *log.Logger) *journal {
 	return &journal{
 		names: names, format: f, list: list, logger: logger, limit: maxRecords, targets: make([]change, len(names)),
-		byPath: map[pathKey]*record{}, subs: map[*subscriber]bool{}, spans: map[cursor]span{},
+		byPath: map[pathKey]*record{}, spans: map[cursor]span{},
 	}
 }
 
@@ -687,12 +687,13 @@ func (j *journal) open() {
 	}
 }
 
-// append takes in the changes of one poll and wakes the subscribers.
+// append takes in the changes of one poll, which makes every subscriber due.
 func (j *journal) append(changes []change) {
 	if len(changes) == 0 {
 		return
 	}
 	j.mu.Lock()
+	defer j.mu.Unlock()
 	before := j.seq
 	for _, c := range changes {
 		j.put(c)
@@ -701,11 +702,8 @@ func (j *journal) append(changes []change) {
 	j.greeting = nil
 	j.evict(before)
 	j.behind = len(j.subs)
-	j.span(cursor{at: before, base: before}) // encoded here for all that keep up, and not on their stacks
-	waking := slices.AppendSeq(make([]*subscriber, 0, len(j.subs)), maps.Keys(j.subs))
-	j.mu.Unlock()
-	for _, s := range waking {
-		wake(s.wake)
+	for _, s := range j.subs {
+		j.rouse(s)
 	}
 }
 
@@ -737,7 +735,7 @@ func (j *journal) evict(before uint64) {
 		return
 	}
 	for unread, slowest := j.compact(); unread > j.limit && slowest < before; unread, slowest = j.compact() {
-		for s := range j.subs {
+		for _, s := range slices.Clone(j.subs) {
 			if s.read() == slowest {
 				j.logger.Printf("subscriber %d has left more than %d changes unread; disconnecting it", s.id, j.limit)
 				j.remove(s)
@@ -750,7 +748,7 @@ func (j *journal) evict(before uint64) {
 // it keeps only for those who have not read them, and how far the slowest subscriber has read.
 func (j *journal) compact() (unread int, slowest uint64) {
 	slowest = j.seq
-	for s := range j.subs {
+	for _, s := range j.subs {
 		slowest = min(slowest, s.read())
 	}
 	j.records = slices.DeleteFunc(j.records, func(r *record) bool {
@@ -787,37 +785,41 @@ func (j *journal) join(conn net.Conn, from net.Addr) *subscriber {
 	j.mu.Lock()
 	defer j.mu.Unlock()
 	j.joined++
-	s := &subscriber{id: j.joined, conn: conn, wake: make(chan struct{}, 1)}
+	s := &subscriber{id: j.joined, conn: conn, gone: make(chan struct{})}
 	if j.list && j.seq > 0 {
 		s.since = j.seq
 		j.behind++
 	} else {
 		s.cursor, s.greeting = cursor{at: j.seq, base: j.seq}, j.greet()
 	}
-	j.subs[s] = true
+	j.subs = append(j.subs, s)
 	conn.SetWriteDeadline(j.deadline) // none before the journal is closed
-	wake(s.wake)
+	j.rouse(s)
 	j.logger.Printf("subscriber %d connected from %s (%d connected)", s.id, quote(from.String()), len(j.subs))
 	return s
 }
 
-// leave removes s, if that has not happened yet.
+// leave removes s.
 func (j *journal) leave(s *subscriber) {
 	j.mu.Lock()
 	defer j.mu.Unlock()
-	if j.subs[s] {
-		j.remove(s)
-	}
+	j.remove(s)
 }
 
-// remove removes s, which is one of j.subs, and ends its serve, also while that reads or writes.
+// remove removes s, if that has not happened yet, and ends its serve, and a write to it. It does not close the
+// connection, because that waits for both.
 func (j *journal) remove(s *subscriber) {
-	delete(j.subs, s)
+	if s.left {
+		return
+	}
+	s.left = true
+	close(s.gone)
+	i := slices.Index(j.subs, s)
+	j.subs = slices.Delete(j.subs, i, i+1)
 	if s.at < j.seq {
 		j.caughtUp()
 	}
 	s.conn.SetDeadline(time.Now())
-	wake(s.wake)
 	j.logger.Printf("subscriber %d disconnected (%d connected)", s.id, len(j.subs))
 }
 
@@ -826,30 +828,95 @@ func (j *journal) greetAgain(s *subscriber) {
 	j.mu.Lock()
 	defer j.mu.Unlock()
 	s.again = s.at == j.seq
-	wake(s.wake)
+	j.rouse(s)
 }
 
 const drainTime = 500 * time.Millisecond // to take what is left after the signal; the end is due in a second
 
-// close ends the journal: subscribers leave when they have read it, or after drainTime.
+// close ends the journal: subscribers leave when they have been sent what is in it, or after drainTime.
 func (j *journal) close() {
 	j.mu.Lock()
 	defer j.mu.Unlock()
 	j.deadline = time.Now().Add(drainTime)
-	for s := range j.subs {
+	for _, s := range j.subs {
 		s.conn.SetWriteDeadline(j.deadline)
-		wake(s.wake)
+		j.rouse(s)
 	}
 }
 
-// next returns what to send to s next, or nil if there is nothing yet, and wakes s if there is more behind it. It
-// returns false when nothing more will come.
-func (j *journal) next(s *subscriber) (lines []byte, ok bool) {
+// rouse puts s at the end of the queue, unless it stands there or a deliverer has it, who will look what is owed to it.
+func (j *journal) rouse(s *subscriber) {
+	if s.due {
+		return
+	}
+	s.due = true
+	if j.first == nil {
+		j.first = s
+	} else {
+		j.last.after = s
+	}
+	j.last = s
+	j.relieve()
+}
+
+// relieve starts a deliverer if somebody is due and those that there are may all be blocked in a write. So a reader who
+// is suspended holds up one deliverer, and nobody else.
+func (j *journal) relieve() {
+	if j.first != nil && j.writing == j.deliverers {
+		j.deliverers++
+		j.delivering.Go(j.deliver)
+	}
+}
+
+// deliver writes to those who are due until nobody is, a piece to each in turn.
+func (j *journal) deliver() {
 	j.mu.Lock()
 	defer j.mu.Unlock()
+	for j.first != nil {
+		s := j.take()
+		if lines := j.next(s); len(lines) > 0 {
+			j.write(s, lines)
+		}
+		s.due = false
+		switch {
+		case s.left:
+		case j.owes(s):
+			j.rouse(s)
+		case !j.deadline.IsZero():
+			j.remove(s)
+		}
+	}
+	j.deliverers--
+}
+
+// take takes the first out of the queue.
+func (j *journal) take() *subscriber {
+	s := j.first
+	j.first, s.after = s.after, nil
+	return s
+}
+
+// write lets go of the lock to write lines to s. No write has a deadline before the journal is closed. A write that
+// fails may have cut a line, so it ends s.
+func (j *journal) write(s *subscriber, lines []byte) {
+	j.writing++
+	j.relieve()
+	j.mu.Unlock()
+	_, err := s.conn.Write(lines)
+	j.mu.Lock()
+	j.writing--
+	if err != nil {
+		j.remove(s)
+	}
+}
+
+// owes reports whether there is something to send to s.
+func (j *journal) owes(s *subscriber) bool { return s.greeting != nil || s.at < j.seq || s.again }
+
+// next returns what to send to s next. That can be nothing though more is owed, when the rest of a list is removals.
+func (j *journal) next(s *subscriber) (lines []byte) {
 	switch {
-	case !j.subs[s]:
-		return nil, false
+	case s.left:
 	case s.greeting != nil:
 		lines, s.greeting = s.greeting, nil
 	case s.at < j.seq:
@@ -863,13 +930,8 @@ func (j *journal) next(s *subscriber) (lines []byte, ok bool) {
 		}
 	case s.again:
 		lines, s.again = j.greet(), false
-	default:
-		return nil, j.deadline.IsZero()
 	}
-	if s.at < j.seq || s.greeting != nil || s.again || !j.deadline.IsZero() {
-		wake(s.wake)
-	}
-	return lines, true
+	return lines
 }
 
 // A span is cut after the line that brings it to maxSpan bytes. The journal keeps maxSpans of them: with one, a
@@ -1033,14 +1095,6 @@ func withSeparator(path string) string {
 		return path
 	}
 	return path + string(filepath.Separator)
-}
-
-// wake puts a token into c, unless there is one that nobody has taken yet.
-func wake(c chan<- struct{}) {
-	select {
-	case c <- struct{}{}:
-	default:
-	}
 }
 
 // wait waits for d, or until ctx is done.

@@ -1096,19 +1096,24 @@ func TestLogWriter(t *testing.T) {
 	r.Close()
 }
 
-// A journalTest is a journal with subscribers that are read by hand.
+// A journalTest is a journal whose only deliverer is the test.
 type journalTest struct{ *journal }
 
-func newJournalTest(t *testing.T) journalTest {
-	l := journalTest{newJournal([]string{"x"}, format{}, false, log.New(t.Output(), "", 0))}
-	l.open()
+func newJournalTest(t testing.TB, list bool) journalTest {
+	l := journalTest{newJournal([]string{"x"}, format{}, list, log.New(t.Output(), "", 0))}
+	l.deliverers = 1
 	return l
+}
+
+// enter adds a subscriber.
+func (l journalTest) enter() *subscriber {
+	conn, _ := net.Pipe()
+	return l.journal.join(conn, conn.RemoteAddr())
 }
 
 // join adds a subscriber that has been greeted.
 func (l journalTest) join() *subscriber {
-	conn, _ := net.Pipe()
-	s := l.journal.join(conn, conn.RemoteAddr())
+	s := l.enter()
 	l.next(s)
 	return s
 }
@@ -1129,8 +1134,7 @@ func (l journalTest) say(verb string, first, n int) {
 // all returns what s has not read, and in how many pieces it comes.
 func (l journalTest) all(s *subscriber) (lines string, pieces int) {
 	for s.at < l.seq {
-		piece, _ := l.next(s)
-		lines += string(piece)
+		lines += string(l.next(s))
 		pieces++
 	}
 	return lines, pieces
@@ -1139,10 +1143,10 @@ func (l journalTest) all(s *subscriber) (lines string, pieces int) {
 // TestPieces reads a long catch-up, which comes in pieces. What was born after
 // its start is created, whatever the cursor has passed by then.
 func TestPieces(t *testing.T) {
-	l := newJournalTest(t)
+	l := newJournalTest(t, false)
 	s := l.join()
 	l.say("created", 0, 10_000)
-	first, _ := l.next(s)
+	first := l.next(s)
 	l.say("changed", 0, 10_000)
 	rest, pieces := l.all(s)
 	if again, _ := l.all(s); again != "" || s.base != l.seq {
@@ -1160,7 +1164,7 @@ func TestPieces(t *testing.T) {
 // of those before them.
 func TestForgetting(t *testing.T) {
 	t.Parallel()
-	l := newJournalTest(t)
+	l := newJournalTest(t, false)
 	l.say("changed", 0, 100)
 	if len(l.records) != 0 {
 		t.Errorf("%d records are kept for nobody", len(l.records))
@@ -1190,7 +1194,7 @@ func TestForgetting(t *testing.T) {
 // TestLimit has more changes than are kept: who has not read those before the
 // latest poll is disconnected, slowest first, until they fit.
 func TestLimit(t *testing.T) {
-	l := newJournalTest(t)
+	l := newJournalTest(t, false)
 	l.limit = 100
 	slowest, slow, fast := l.join(), l.join(), l.join()
 	l.say("changed", 0, 60)
@@ -1198,8 +1202,8 @@ func TestLimit(t *testing.T) {
 	l.say("changed", 60, 30)
 	l.all(fast)
 	l.say("changed", 90, 30)
-	if l.subs[slowest] || !l.subs[slow] || !l.subs[fast] {
-		t.Errorf("connected: slowest %v, slow %v, fast %v; want the last two", l.subs[slowest], l.subs[slow], l.subs[fast])
+	if !slowest.left || slow.left || fast.left {
+		t.Errorf("connected: slowest %v, slow %v, fast %v; want the last two", !slowest.left, !slow.left, !fast.left)
 	}
 	if _, err := slowest.conn.Write([]byte("x")); !errors.Is(err, os.ErrDeadlineExceeded) {
 		t.Errorf("got %v from a write to the slowest, want it ended", err)
@@ -1207,7 +1211,7 @@ func TestLimit(t *testing.T) {
 	l.all(slow)
 	l.all(fast)
 	l.say("created", 1000, 500)
-	if !l.subs[slow] || !l.subs[fast] {
+	if slow.left || fast.left {
 		t.Error("disconnected for what one poll brought")
 	}
 	if lines, _ := l.all(fast); strings.Count(lines, "\n") != 500 {
@@ -1219,19 +1223,18 @@ func TestLimit(t *testing.T) {
 // for each alone were 110 MB with 2,000 targets.
 func TestGreetingsShared(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		l := newJournalTest(t)
-		conn, _ := net.Pipe()
+		l := newJournalTest(t, false)
 		greeted := map[*byte]bool{}
 		var subs []*subscriber
 		for range 500 {
-			s := l.journal.join(conn, conn.RemoteAddr())
-			lines, _ := l.next(s)
+			s := l.enter()
+			lines := l.next(s)
 			greeted[&lines[0]] = true
 			subs = append(subs, s)
 		}
 		for _, s := range subs {
 			l.greetAgain(s)
-			lines, _ := l.next(s)
+			lines := l.next(s)
 			greeted[&lines[0]] = true
 		}
 		if len(greeted) != 1 {
@@ -1240,8 +1243,8 @@ func TestGreetingsShared(t *testing.T) {
 
 		// After a change it says what is true then.
 		l.append([]change{{path: "x", root: true, created: true, stamp: stamp{kind: file}}})
-		late := l.journal.join(conn, conn.RemoteAddr())
-		if lines, _ := l.next(late); !strings.HasPrefix(string(lines), "watching ") {
+		late := l.enter()
+		if lines := l.next(late); !strings.HasPrefix(string(lines), "watching ") {
 			t.Errorf("got the greeting %q, want that x is there", lines)
 		}
 	})
@@ -1258,11 +1261,11 @@ func TestGreetAgain(t *testing.T) {
 		{"change after", func(l journalTest, s *subscriber) { l.greetAgain(s); l.say("changed", 0, 1) }},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
-			l := newJournalTest(t)
+			l := newJournalTest(t, false)
 			s := l.join()
 			tt.do(l, s)
-			lines, _ := l.next(s)
-			if more, _ := l.next(s); !strings.HasPrefix(string(lines), "changed ") || more != nil {
+			lines := l.next(s)
+			if more := l.next(s); !strings.HasPrefix(string(lines), "changed ") || more != nil {
 				t.Errorf("got %q and then %q, want the change and nothing", lines, more)
 			}
 		})
@@ -1272,7 +1275,7 @@ func TestGreetAgain(t *testing.T) {
 // TestOneRecord has one path change until its records are compacted away, while a subscriber does not read.
 // It is told of that path once.
 func TestOneRecord(t *testing.T) {
-	l := newJournalTest(t)
+	l := newJournalTest(t, false)
 	slow := l.join()
 	l.say("changed", 1, 1)
 	for range 5000 {
@@ -1286,16 +1289,15 @@ func TestOneRecord(t *testing.T) {
 
 // TestList reads a list of many pieces, while paths change that are in the pieces read, and in those to come.
 func TestList(t *testing.T) {
-	l := journalTest{newJournal([]string{"x"}, format{}, true, log.New(t.Output(), "", 0))}
+	l := newJournalTest(t, true)
 	l.append([]change{{path: "x/", root: true, created: true, stamp: stamp{kind: directory}}})
 	l.say("created", 0, 10_000)
 	l.open()
-	conn, _ := net.Pipe()
-	fast := l.journal.join(conn, conn.RemoteAddr())
+	fast := l.enter()
 	l.all(fast)
 	l.next(fast) // the greeting
-	s := l.journal.join(conn, conn.RemoteAddr())
-	first, _ := l.next(s)
+	s := l.enter()
+	first := l.next(s)
 	l.say("changed", 0, 1)
 	l.say("changed", 9_999, 1)
 	l.say("removed", 1, 1)
@@ -1303,7 +1305,7 @@ func TestList(t *testing.T) {
 	l.say("removed", 10_000, 1) // which was never there
 	l.say("created", 10_001, 1)
 	rest, pieces := l.all(s)
-	greeting, _ := l.next(s)
+	greeting := l.next(s)
 	if pieces < 2 || len(first) > maxSpan+100 || !strings.HasPrefix(string(greeting), "watching ") {
 		t.Errorf("got %d pieces, the first of %d bytes, and then %.50q; want several, of about %d, and the greeting", pieces, len(first), greeting, maxSpan)
 	}
@@ -1328,12 +1330,12 @@ func TestList(t *testing.T) {
 	if lines, _ := l.all(fast); strings.Count(lines, "\n") != 6 {
 		t.Errorf("whoever had the list got %q, want what has changed since", lines)
 	}
-	last := l.journal.join(conn, conn.RemoteAddr())
+	last := l.enter()
 	if lines, _ := l.all(last); strings.Count(lines, "created ") != len(told) || strings.Contains(lines, "removed") {
 		t.Errorf("who joins last got %d lines, want %d, and none of what is gone", strings.Count(lines, "\n"), len(told))
 	}
 	l.say("removed", 0, 10_002)
-	for s := range l.subs {
+	for _, s := range l.subs {
 		l.all(s)
 	}
 	if len(l.records) != 1 || len(l.byPath) != 1 {
@@ -1343,51 +1345,50 @@ func TestList(t *testing.T) {
 
 // TestListLimit leaves a long list unread. Nobody is disconnected for that, as what is there does not count.
 func TestListLimit(t *testing.T) {
-	l := journalTest{newJournal([]string{"x"}, format{}, true, log.New(t.Output(), "", 0))}
+	l := newJournalTest(t, true)
 	l.limit = 100
 	l.say("created", 0, 1000)
 	l.open()
-	conn, _ := net.Pipe()
-	s := l.journal.join(conn, conn.RemoteAddr())
+	s := l.enter()
 	for i := range 10 {
 		l.say("changed", i*100, 100)
 	}
 	l.say("created", 1000, 1000)
-	if !l.subs[s] {
+	if s.left {
 		t.Error("disconnected for what is there")
 	}
 	l.say("removed", 0, 1000)
 	l.say("changed", 1999, 1)
-	if l.subs[s] {
+	if !s.left {
 		t.Error("connected, though it has left more removals unread than are kept")
 	}
 }
 
 // BenchmarkList measures a list of 100,000 paths beside its limit, which is to encode its lines once.
 func BenchmarkList(b *testing.B) {
-	j := newJournal([]string{"x"}, format{}, true, log.New(io.Discard, "", 0))
+	l := newJournalTest(b, true)
+	l.logger.SetOutput(io.Discard)
 	var changes []change
 	for i := range 100_000 {
 		changes = append(changes, change{path: fmt.Sprintf("x/%06d", i), created: true, stamp: stamp{kind: file}})
 	}
-	j.append(changes)
+	l.append(changes)
 	b.Run("list", func(b *testing.B) {
 		b.ReportAllocs()
 		for b.Loop() {
-			conn, _ := net.Pipe()
-			s := j.join(conn, conn.RemoteAddr())
+			s := l.enter()
 			for s.greeting == nil {
-				j.next(s)
+				l.next(s)
 			}
-			j.leave(s)
+			l.leave(s)
 		}
 	})
 	b.Run("limit", func(b *testing.B) {
 		b.ReportAllocs()
 		for b.Loop() {
 			var lines []byte
-			for _, r := range j.records {
-				lines = j.format.line(lines, "created", r)
+			for _, r := range l.records {
+				lines = l.format.line(lines, "created", r)
 			}
 		}
 	})
@@ -1445,6 +1446,7 @@ func serveAudience(b *testing.B, ln net.Listener, a *audience) *journal {
 		l.close()
 		ln.Close()
 		serving.Wait()
+		l.delivering.Wait()
 	})
 	a.hear(func() {}) // the greeting
 	return l

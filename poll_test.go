@@ -846,6 +846,10 @@ type serverConn struct {
 
 func (c *serverConn) Read(b []byte) (int, error) { return c.up.Read(b) }
 
+func (c *serverConn) SetDeadline(t time.Time) error {
+	return errors.Join(c.up.SetDeadline(t), c.Conn.SetDeadline(t))
+}
+
 func (c *serverConn) Close() error { return errors.Join(c.up.Close(), c.Conn.Close()) }
 
 // Write does not wait if there is nothing to write, as a socket does not.
