@@ -657,13 +657,15 @@ type pathKey struct {
 	path   string
 }
 
-// A cursor is how far a subscriber has read. A path that was born after base is new to it. base stays where a catch-up
-// began until all is read, because a path that was born before at may have changed and have its only record after at.
-// What was gone at since was never there for a subscriber of the list. since is 0 once the list is read.
-type cursor struct{ at, base, since uint64 }
+// A cursor is how far a subscriber has been sent the journal, and what it knew when it last had all: a path that was
+// born after base is new to it. A subscriber that is sent the list begins at 0, so all that it is sent is new to it.
+type cursor struct {
+	at, base uint64
+	listing  bool // the list is being sent
+}
 
-// read returns the seq up to which no removal has to be told.
-func (c cursor) read() uint64 { return max(c.at, c.since) }
+// read returns the seq up to which no removal has to be sent.
+func (c cursor) read() uint64 { return max(c.at, c.base) }
 
 // A span is a piece of the journal as lines, and the cursor behind it.
 type span struct {
@@ -787,7 +789,7 @@ func (j *journal) join(conn net.Conn, from net.Addr) *subscriber {
 	j.joined++
 	s := &subscriber{id: j.joined, conn: conn, gone: make(chan struct{})}
 	if j.list && j.seq > 0 {
-		s.since = j.seq
+		s.cursor = cursor{base: j.seq, listing: true}
 		j.behind++
 	} else {
 		s.cursor, s.greeting = cursor{at: j.seq, base: j.seq}, j.greet()
@@ -920,13 +922,13 @@ func (j *journal) next(s *subscriber) (lines []byte) {
 	case s.greeting != nil:
 		lines, s.greeting = s.greeting, nil
 	case s.at < j.seq:
-		sp, since := j.span(s.cursor), s.since
+		sp := j.span(s.cursor)
+		if s.listing && !sp.to.listing {
+			s.greeting = j.greet() // after the rest of the list
+		}
 		lines, s.cursor, s.again = sp.lines, sp.to, false
 		if s.at == j.seq {
 			j.caughtUp()
-		}
-		if s.since != since {
-			s.greeting = j.greet() // now that the list is read
 		}
 	case s.again:
 		lines, s.again = j.greet(), false
@@ -948,14 +950,14 @@ func (j *journal) span(c cursor) span {
 	i, _ := slices.BinarySearchFunc(j.records, c.at+1, func(r *record, seq uint64) int { return cmp.Compare(r.seq, seq) })
 	for ; i < len(j.records) && len(sp.lines) < maxSpan; i++ {
 		r := j.records[i]
-		if r.dead || !r.stamp.there() && r.seq <= c.since {
+		if r.dead || !r.stamp.there() && r.seq <= c.base {
 			continue
 		}
 		verb := "changed"
 		switch {
 		case !r.stamp.there():
 			verb = "removed"
-		case r.born > c.base:
+		case c.listing || r.born > c.base:
 			verb = "created"
 		}
 		sp.lines = j.format.line(sp.lines, verb, r)
