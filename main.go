@@ -960,7 +960,7 @@ func (j *journal) span(c cursor) span {
 		case c.listing || r.born > c.base:
 			verb = "created"
 		}
-		sp.lines = j.format.line(sp.lines, verb, r)
+		sp.lines = j.format.line(sp.lines, verb, r.change, r.seq)
 		sp.to.at = r.seq
 	}
 	if i == len(j.records) {
@@ -990,7 +990,7 @@ func (j *journal) greet() []byte {
 			verb, t.path = "waiting", j.names[i] // without the separator that it had as a directory
 		}
 		t.time = now.UnixMilli()
-		j.greeting = j.format.line(j.greeting, verb, &record{change: t, seq: j.seq})
+		j.greeting = j.format.line(j.greeting, verb, t, j.seq)
 	}
 	return j.greeting
 }
@@ -1003,13 +1003,13 @@ type format struct {
 
 const timeFormat = "2006-01-02T15:04:05.000Z" // RFC 3339 in UTC, with milliseconds
 
-// line appends to lines the one that says verb of r. In JSON, path_base64 has the bytes of a path that is not UTF-8,
+// line appends to lines the one that says verb of c. In JSON, path_base64 has the bytes of a path that is not UTF-8,
 // which path only resembles.
-func (f format) line(lines []byte, verb string, r *record) []byte {
-	at := time.UnixMilli(r.time).UTC()
+func (f format) line(lines []byte, verb string, c change, seq uint64) []byte {
+	at := time.UnixMilli(c.time).UTC()
 	if !f.json {
 		lines = at.AppendFormat(append(lines, verb+" "...), timeFormat)
-		return append(lines, " "+quote(r.path)+"\n"...)
+		return append(lines, " "+quote(c.path)+"\n"...)
 	}
 	o := struct {
 		Type       string `json:"type"`
@@ -1020,16 +1020,17 @@ func (f format) line(lines []byte, verb string, r *record) []byte {
 		PathBase64 []byte `json:"path_base64,omitempty"`
 		Size       *int64 `json:"size,omitempty"`
 		Mtime      string `json:"mtime,omitempty"`
-	}{Type: verb, Time: at.Format(timeFormat), Seq: r.seq, Path: r.path}
+	}{Type: verb, Time: at.Format(timeFormat), Seq: seq, Path: c.path}
 	if verb == "watching" || verb == "waiting" {
 		o.Started = f.started.UTC().Format(timeFormat)
 	}
-	if !utf8.ValidString(r.path) {
-		o.PathBase64 = []byte(r.path)
+	if !utf8.ValidString(c.path) {
+		o.PathBase64 = []byte(c.path)
 	}
-	if r.stamp.kind == file {
-		o.Size = &r.stamp.size
-		o.Mtime = time.Unix(r.stamp.sec, int64(r.stamp.nsec)).UTC().Format("2006-01-02T15:04:05.000000000Z")
+	if c.stamp.kind == file {
+		size := c.stamp.size // or every c would be on the heap
+		o.Size = &size
+		o.Mtime = time.Unix(c.stamp.sec, int64(c.stamp.nsec)).UTC().Format("2006-01-02T15:04:05.000000000Z")
 	}
 	b := bytes.NewBuffer(lines)
 	enc := json.NewEncoder(b)

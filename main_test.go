@@ -1388,7 +1388,7 @@ func BenchmarkList(b *testing.B) {
 		for b.Loop() {
 			var lines []byte
 			for _, r := range l.records {
-				lines = l.format.line(lines, "created", r)
+				lines = l.format.line(lines, "created", r.change, r.seq)
 			}
 		}
 	})
@@ -1541,25 +1541,25 @@ func FuzzLine(f *testing.F) {
 		if path == "" || at.Year() < 0 || at.Year() > 9999 {
 			t.Skip("no path is empty, and other years have no time in RFC 3339")
 		}
-		r := &record{change: change{path: path, time: at.UnixMilli()}, seq: seq}
+		c := change{path: path, time: at.UnixMilli()}
 		if n&8 == 0 {
-			r.stamp = stamp{kind: file, size: size, sec: at.Unix(), nsec: int32(at.Nanosecond())}
+			c.stamp = stamp{kind: file, size: size, sec: at.Unix(), nsec: int32(at.Nanosecond())}
 		}
 		verb := []string{"watching", "waiting", "created", "changed", "removed"}[n%5]
-		checkText(t, verb, r)
-		checkJSON(t, verb, r)
+		checkText(t, verb, c)
+		checkJSON(t, verb, c, seq)
 	})
 }
 
-func checkText(t *testing.T, verb string, r *record) {
+func checkText(t *testing.T, verb string, c change) {
 	t.Helper()
-	line := appendedLine(t, format{}, verb, r)
+	line := appendedLine(t, format{}, verb, c, 0)
 	fields := strings.SplitN(line, " ", 3)
 	if len(fields) != 3 {
 		t.Fatalf("got %q, want three fields", line)
 	}
 	at, err := time.Parse("2006-01-02T15:04:05.000Z", fields[1])
-	if want := time.UnixMilli(r.time); fields[0] != verb || err != nil || !at.Equal(want) {
+	if want := time.UnixMilli(c.time); fields[0] != verb || err != nil || !at.Equal(want) {
 		t.Errorf("got %q, want the type %s and the time %v", line, verb, want)
 	}
 	path := fields[2]
@@ -1569,44 +1569,44 @@ func checkText(t *testing.T, verb string, r *record) {
 	if strings.HasPrefix(path, `"`) {
 		path, err = strconv.Unquote(path)
 	}
-	if path != r.path || err != nil {
-		t.Errorf("got the path %q and %v, want %q", path, err, r.path)
+	if path != c.path || err != nil {
+		t.Errorf("got the path %q and %v, want %q", path, err, c.path)
 	}
 }
 
-func checkJSON(t *testing.T, verb string, rec *record) {
+func checkJSON(t *testing.T, verb string, c change, seq uint64) {
 	t.Helper()
-	line := appendedLine(t, format{json: true, started: time.UnixMilli(rec.time)}, verb, rec)
+	line := appendedLine(t, format{json: true, started: time.UnixMilli(c.time)}, verb, c, seq)
 	r := decodeRecord(t, line)
 	path := []byte(r.Path)
 	var err error
 	if r.PathBase64 != nil {
 		path, err = base64.StdEncoding.DecodeString(*r.PathBase64)
 	}
-	if string(path) != rec.path || err != nil || r.Path != string([]rune(rec.path)) || (r.PathBase64 != nil) == utf8.ValidString(rec.path) {
-		t.Errorf("got %s, %v, want the path %q", line, err, rec.path)
+	if string(path) != c.path || err != nil || r.Path != string([]rune(c.path)) || (r.PathBase64 != nil) == utf8.ValidString(c.path) {
+		t.Errorf("got %s, %v, want the path %q", line, err, c.path)
 	}
-	at := time.UnixMilli(rec.time).UTC().Format("2006-01-02T15:04:05.000Z")
-	want := jsonRecord{Type: verb, Time: at, Seq: rec.seq, Path: r.Path, PathBase64: r.PathBase64, Size: r.Size}
+	at := time.UnixMilli(c.time).UTC().Format("2006-01-02T15:04:05.000Z")
+	want := jsonRecord{Type: verb, Time: at, Seq: seq, Path: r.Path, PathBase64: r.PathBase64, Size: r.Size}
 	if verb == "watching" || verb == "waiting" {
 		want.Started = at
 	}
-	if rec.stamp.kind == file {
-		want.Mtime = time.Unix(rec.stamp.sec, int64(rec.stamp.nsec)).UTC().Format("2006-01-02T15:04:05.000000000Z")
+	if c.stamp.kind == file {
+		want.Mtime = time.Unix(c.stamp.sec, int64(c.stamp.nsec)).UTC().Format("2006-01-02T15:04:05.000000000Z")
 	}
 	if r != want {
 		t.Errorf("got %s, want %+v", line, want)
 	}
-	if (r.Size != nil) != (rec.stamp.kind == file) || r.Size != nil && *r.Size != rec.stamp.size {
-		t.Errorf("got %s, want the size %d, or none of what is no file", line, rec.stamp.size)
+	if (r.Size != nil) != (c.stamp.kind == file) || r.Size != nil && *r.Size != c.stamp.size {
+		t.Errorf("got %s, want the size %d, or none of what is no file", line, c.stamp.size)
 	}
 }
 
 // appendedLine returns the line that says verb of c, after checking that it is one.
-func appendedLine(t *testing.T, f format, verb string, r *record) string {
+func appendedLine(t *testing.T, f format, verb string, c change, seq uint64) string {
 	t.Helper()
 	const before = "the line before\n"
-	text, found := strings.CutPrefix(string(f.line([]byte(before), verb, r)), before)
+	text, found := strings.CutPrefix(string(f.line([]byte(before), verb, c, seq)), before)
 	line, rest, ended := strings.Cut(text, "\n")
 	if !found || !ended || rest != "" || strings.ContainsAny(line, "\r\n") {
 		t.Fatalf("got %q, want one line after %q", text, before)
