@@ -468,7 +468,7 @@ func watch(ctx context.Context, c config, listeners []net.Listener, logger *log.
 	j := newJournal(c.targets, format{json: c.json, started: time.Now()}, c.list, logger)
 	polling := newPolling(c.targets, c.pollConfig, logger, j.append)
 	polling.start(ctx)
-	slots, full := make(chan struct{}, c.max), new(atomic.Bool)
+	slots := &slots{taken: make(chan struct{}, c.max)}
 	var serving sync.WaitGroup
 	polling.supervise(ctx, func() {
 		j.open()
@@ -477,7 +477,7 @@ func watch(ctx context.Context, c config, listeners []net.Listener, logger *log.
 				logger.Printf("whoever can reach %v can subscribe, for it is not a loopback address", addr)
 			}
 			logger.Printf("listening on %s", quote(ln.Addr().String()))
-			serving.Go(func() { serve(ctx, ln, j, slots, full) })
+			serving.Go(func() { serve(ctx, ln, j, slots) })
 		}
 	})
 	last := log.New(logger.Writer(), logger.Prefix(), logger.Flags())
@@ -495,24 +495,14 @@ func watch(ctx context.Context, c config, listeners []net.Listener, logger *log.
 const sendBuffer = 64 << 10
 
 // serve accepts subscribers until ln is closed, and returns when they are gone. It accepts before it waits for a slot,
-// because a listener without clients must hold none. Listeners share slots and full: the latest subscriber had to wait.
-func serve(ctx context.Context, ln net.Listener, j *journal, slots chan struct{}, full *atomic.Bool) {
+// because a listener without clients must hold none.
+func serve(ctx context.Context, ln net.Listener, j *journal, slots *slots) {
 	var serving sync.WaitGroup
 	defer serving.Wait()
 	for conn := accept(ctx, ln, j.logger); conn != nil; conn = accept(ctx, ln, j.logger) {
-		select {
-		case slots <- struct{}{}:
-			full.Store(false)
-		default:
-			if !full.Swap(true) {
-				j.logger.Printf("%d subscribers; further ones wait", cap(slots))
-			}
-			select {
-			case slots <- struct{}{}:
-			case <-ctx.Done():
-				conn.Close()
-				return
-			}
+		if !slots.take(ctx, j.logger) {
+			conn.Close()
+			return
 		}
 		from := conn.RemoteAddr()
 		switch conn := conn.(type) {
@@ -525,8 +515,33 @@ func serve(ctx context.Context, ln net.Listener, j *journal, slots chan struct{}
 		s := j.join(conn, from)
 		serving.Go(func() {
 			s.serve(j)
-			<-slots
+			<-slots.taken
 		})
+	}
+}
+
+// slots are for the subscribers that may be there at a time. The listeners share them.
+type slots struct {
+	taken chan struct{}
+	full  atomic.Bool // the latest subscriber had to wait, as the log says
+}
+
+// take waits for a slot and takes it. It returns false if ctx is done before.
+func (s *slots) take(ctx context.Context, logger *log.Logger) bool {
+	select {
+	case s.taken <- struct{}{}:
+		s.full.Store(false)
+		return true
+	default:
+	}
+	if !s.full.Swap(true) {
+		logger.Printf("%d subscribers; further ones wait", cap(s.taken))
+	}
+	select {
+	case s.taken <- struct{}{}:
+		return true
+	case <-ctx.Done():
+		return false
 	}
 }
 

@@ -1441,7 +1441,7 @@ func serveAudience(b *testing.B, ln net.Listener, a *audience) *journal {
 	l := newJournal([]string{"x"}, format{}, false, logger)
 	l.open()
 	var serving sync.WaitGroup
-	serving.Go(func() { serve(context.Background(), ln, l, make(chan struct{}, a.size), new(atomic.Bool)) })
+	serving.Go(func() { serve(context.Background(), ln, l, &slots{taken: make(chan struct{}, a.size)}) })
 	b.Cleanup(func() {
 		l.close()
 		ln.Close()
