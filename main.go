@@ -33,6 +33,7 @@ import (
 	"io/fs"
 	"log"
 	"net"
+	"net/netip"
 	"os"
 	"os/signal"
 	"path/filepath"
@@ -431,17 +432,9 @@ func version() string {
 // listen binds every address that c names. If one cannot be bound, the program ends, and that closes the other.
 func listen(ctx context.Context, c config) (listeners []net.Listener, err error) {
 	if c.tcp != "" {
-		// A peer that vanished is gone after 75 s: 15 s, and 15 s for each of 4 probes, which are the defaults.
-		lc := net.ListenConfig{KeepAliveConfig: net.KeepAliveConfig{Enable: true, Count: 4}}
-		network := "tcp"
-		if strings.HasPrefix(c.tcp, "0.0.0.0:") {
-			network = "tcp4" // or it would be IPv6 as well
-		}
-		ln, err := lc.Listen(ctx, network, c.tcp)
-		if err != nil {
+		if listeners, err = listenTCP(ctx, c.tcp); err != nil {
 			return nil, fmt.Errorf("%w; -tcp chooses another address", err)
 		}
-		listeners = append(listeners, ln)
 	}
 	if c.unix != "" {
 		ln, err := listenUnix(ctx, c.unix, c.mode)
@@ -451,6 +444,78 @@ func listen(ctx context.Context, c config) (listeners []net.Listener, err error)
 		listeners = append(listeners, ln)
 	}
 	return listeners, nil
+}
+
+// listenTCP listens on address or, if its host is a name, on every address of that name: some clients try only ::1 for
+// localhost, and others only 127.0.0.1.
+func listenTCP(ctx context.Context, address string) (listeners []net.Listener, err error) {
+	// A peer that vanished is gone after 75 s: 15 s, and 15 s for each of 4 probes, which are the defaults.
+	lc := net.ListenConfig{KeepAliveConfig: net.KeepAliveConfig{Enable: true, Count: 4}}
+	bind := func(address string) (net.Listener, error) {
+		network := "tcp"
+		if strings.HasPrefix(address, "0.0.0.0:") {
+			network = "tcp4" // or it would be IPv6 as well
+		}
+		return lc.Listen(ctx, network, address)
+	}
+	host, port, _ := net.SplitHostPort(address) // setTCP has seen that it is well formed
+	if _, err := netip.ParseAddr(host); err == nil || host == "" {
+		ln, err := bind(address)
+		return []net.Listener{ln}, err
+	}
+	addrs, err := net.DefaultResolver.LookupNetIP(ctx, "ip", host)
+	if err != nil {
+		return nil, fmt.Errorf("listen tcp: %w", err)
+	}
+	for i, addr := range addrs {
+		addrs[i] = addr.Unmap()
+	}
+	slices.SortFunc(addrs, netip.Addr.Compare) // IPv4 comes first, for scripts that read one line of the log
+	return bindAll(slices.Compact(addrs), port, bind)
+}
+
+const portTries = 10 // to find one that is free on every address, which it nearly always is
+
+// bindAll binds addrs, all with the same port, which it picks if port is 0.
+func bindAll(addrs []netip.Addr, port string, bind func(address string) (net.Listener, error)) (listeners []net.Listener, err error) {
+	for try := 1; ; try++ {
+		listeners, err = bindEach(addrs, port, bind)
+		if err == nil || port != "0" || try == portTries {
+			return listeners, err
+		}
+	}
+}
+
+// bindEach binds addrs, the later ones with the port that the first one got. It leaves out those that the system does
+// not have, as ::1 where IPv6 is off, if it has another one.
+func bindEach(addrs []netip.Addr, port string, bind func(address string) (net.Listener, error)) (listeners []net.Listener, err error) {
+	var lacking error
+	for _, addr := range addrs {
+		ln, err := bind(net.JoinHostPort(addr.String(), port))
+		switch {
+		case err == nil:
+			listeners = append(listeners, ln)
+			_, port, _ = net.SplitHostPort(ln.Addr().String())
+		case lacks(err):
+			lacking = err
+		default:
+			for _, ln := range listeners {
+				ln.Close()
+			}
+			return nil, err
+		}
+	}
+	if len(listeners) == 0 {
+		return nil, lacking
+	}
+	return listeners, nil
+}
+
+// lacks reports whether err says that the system does not have an address. Windows has numbers of its own for that.
+func lacks(err error) bool {
+	const wsaNotAvail, wsaNoSupport = syscall.Errno(10049), syscall.Errno(10047)
+	return errors.Is(err, syscall.EADDRNOTAVAIL) || errors.Is(err, syscall.EAFNOSUPPORT) ||
+		errors.Is(err, wsaNotAvail) || errors.Is(err, wsaNoSupport)
 }
 
 const (

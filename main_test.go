@@ -15,6 +15,7 @@ import (
 	"maps"
 	"math/rand/v2"
 	"net"
+	"net/netip"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -719,6 +720,95 @@ func TestExposed(t *testing.T) {
 	p.waitLog("net-watcher: whoever can reach " + p.addr + " can subscribe")
 	if !strings.HasPrefix(p.addr, "0.0.0.0:") {
 		t.Errorf("listening on %s, want IPv4 only, as asked", p.addr)
+	}
+}
+
+// A boundListener is a listener that is bound to an address, and nothing else.
+type boundListener struct {
+	net.Listener
+	addr   string
+	closed *[]string // gets the address on Close
+}
+
+func (ln boundListener) Addr() net.Addr { return &net.UnixAddr{Name: ln.addr} }
+
+func (ln boundListener) Close() error {
+	*ln.closed = append(*ln.closed, ln.addr)
+	return nil
+}
+
+// TestBindAll binds the addresses of a name on systems that have them, or not.
+func TestBindAll(t *testing.T) {
+	t.Parallel()
+	const v4, v6 = "127.0.0.1", "::1"
+	lacking, used := syscall.EADDRNOTAVAIL, syscall.EADDRINUSE
+	for _, tt := range []struct {
+		name   string
+		addrs  []string
+		port   string
+		errs   map[string]error // of addresses
+		want   []string
+		closed []string
+		err    error
+	}{
+		{"both", []string{v4, v6}, "80", nil, []string{"127.0.0.1:80", "[::1]:80"}, nil, nil},
+		{"one port for both", []string{v4, v6}, "0", nil, []string{"127.0.0.1:1001", "[::1]:1001"}, nil, nil},
+		{"no IPv6", []string{v4, v6}, "80", map[string]error{"[::1]:80": lacking}, []string{"127.0.0.1:80"}, nil, nil},
+		{"no IPv6 at all", []string{v4, v6}, "0", map[string]error{"[::1]:1001": syscall.EAFNOSUPPORT}, []string{"127.0.0.1:1001"}, nil, nil},
+		{"no IPv4", []string{v4, v6}, "0", map[string]error{"127.0.0.1:0": lacking}, []string{"[::1]:1001"}, nil, nil},
+		{"nothing", []string{v4, v6}, "0", map[string]error{"127.0.0.1:0": lacking, "[::1]:0": lacking}, nil, nil, lacking},
+		{"first in use", []string{v4, v6}, "80", map[string]error{"127.0.0.1:80": used}, nil, nil, used},
+		{"second in use", []string{v4, v6}, "80", map[string]error{"[::1]:80": used}, nil, []string{"127.0.0.1:80"}, used},
+		{"picked port in use", []string{v4, v6}, "0", map[string]error{"[::1]:1001": used, "[::1]:1002": used}, []string{"127.0.0.1:1003", "[::1]:1003"}, []string{"127.0.0.1:1001", "127.0.0.1:1002"}, nil},
+		{"no port to pick", []string{v4}, "0", map[string]error{"127.0.0.1:0": used}, nil, nil, used},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			var addrs []netip.Addr
+			for _, addr := range tt.addrs {
+				addrs = append(addrs, netip.MustParseAddr(addr))
+			}
+			var bound, closed []string
+			picked := 1000
+			listeners, err := bindAll(addrs, tt.port, func(address string) (net.Listener, error) {
+				if err := tt.errs[address]; err != nil {
+					return nil, &net.OpError{Op: "listen", Err: os.NewSyscallError("bind", err)}
+				}
+				if host, port, _ := net.SplitHostPort(address); port == "0" {
+					picked++
+					address = net.JoinHostPort(host, strconv.Itoa(picked))
+				}
+				return boundListener{addr: address, closed: &closed}, nil
+			})
+			for _, ln := range listeners {
+				bound = append(bound, ln.Addr().String())
+			}
+			if !slices.Equal(bound, tt.want) || !slices.Equal(closed, tt.closed) || !errors.Is(err, tt.err) {
+				t.Errorf("got %v, %v and closed %v; want %v, %v and %v", bound, err, closed, tt.want, tt.err, tt.closed)
+			}
+		})
+	}
+}
+
+// TestLocalhost connects to every address that localhost has here.
+func TestLocalhost(t *testing.T) {
+	t.Parallel()
+	addrs, err := net.DefaultResolver.LookupNetIP(t.Context(), "ip", "localhost")
+	if err != nil {
+		t.Skip(err)
+	}
+	p := start(t, "-tcp", "localhost:0", "no-such-file")
+	_, port, _ := net.SplitHostPort(p.addr)
+	for _, addr := range addrs {
+		host := addr.Unmap().String()
+		ln, err := net.Listen("tcp", net.JoinHostPort(host, "0"))
+		if err != nil {
+			t.Log(err)
+			continue
+		}
+		ln.Close()
+		at := net.JoinHostPort(host, port)
+		p.waitLog("net-watcher: listening on " + at)
+		dialPeer(t, "tcp", at).hears("waiting", "no-such-file")
 	}
 }
 
