@@ -138,7 +138,7 @@ type usageError struct{ error }
 
 // parse makes a config of the command line. Its errors are mistakes there, and flag.ErrHelp.
 func parse(args []string) (config, error) {
-	c := config{mode: 0o600, pollConfig: pollConfig{interval: 250 * time.Millisecond, stat: os.Stat, lstat: os.Lstat}}
+	c := config{tcp: "localhost:60300", mode: 0o600, pollConfig: pollConfig{interval: 250 * time.Millisecond, stat: os.Stat, lstat: os.Lstat}}
 	c.dir, _ = os.Getwd() // if it is gone, relative targets stay relative
 	c.open = func(name string) (*os.File, error) { return os.OpenFile(name, os.O_RDONLY|nonblock, 0) }
 	flags := c.flags()
@@ -163,7 +163,7 @@ func absolute(dir, name string) string {
 func (c *config) flags() *flag.FlagSet {
 	flags := flag.NewFlagSet("net-watcher", flag.ContinueOnError)
 	flags.SetOutput(io.Discard)
-	flags.StringVar(&c.tcp, "tcp", "localhost:60300", "")
+	flags.Func("tcp", "", c.setTCP)
 	flags.StringVar(&c.unix, "unix", "", "")
 	flags.Func("mode", "", c.setMode)
 	flags.Func("interval", "", durationTo(&c.interval))
@@ -177,6 +177,19 @@ func (c *config) flags() *flag.FlagSet {
 	flags.IntVar(&c.max, "max", 1024, "")
 	flags.BoolVar(&c.version, "version", false, "")
 	return flags
+}
+
+// setTCP takes the value of -tcp. It refuses what can be seen to be wrong without binding it.
+func (c *config) setTCP(address string) error {
+	if _, err := strconv.ParseUint(address, 10, 16); err == nil {
+		return fmt.Errorf("a port alone is no address; write :%s or localhost:%[1]s", address)
+	}
+	_, port, err := net.SplitHostPort(address)
+	if err == nil {
+		_, err = net.LookupPort("tcp", port)
+	}
+	c.tcp = address
+	return err
 }
 
 // setMode parses the value of -mode.
@@ -401,8 +414,6 @@ func (c *config) check(flags *flag.FlagSet) error {
 	switch {
 	case len(c.targets) == 0:
 		return errors.New("no target to watch")
-	case c.tcp == "":
-		return errors.New("empty -tcp address")
 	case given["unix"] && c.unix == "":
 		return errors.New("empty -unix path")
 	case given["mode"] && !given["unix"]:
