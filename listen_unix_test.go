@@ -817,6 +817,25 @@ func TestIdle(t *testing.T) {
 	}
 }
 
+// TestKeepAlive traces what a server asks of the system, so that it learns of a peer that has vanished.
+func TestKeepAlive(t *testing.T) {
+	t.Parallel()
+	needs(t, "strace")
+	if out, err := exec.Command("strace", "-o", "/dev/null", "true").CombinedOutput(); err != nil {
+		t.Skipf("%v: %s", err, out)
+	}
+	trace := filepath.Join(t.TempDir(), "trace")
+	_, log := spawn(t, `exec strace -f -qq -e trace=setsockopt -o `+trace+` "$0" "$@"`, "-tcp", "127.0.0.1:0", "no-such-file")
+	a := dialPeer(t, "tcp", strings.TrimPrefix(log.wait(t, "listening on"), "net-watcher: listening on "))
+	a.hears("waiting", "no-such-file")
+	text := readText(t, trace)
+	for _, option := range []string{"SO_KEEPALIVE, [1]", "TCP_KEEPIDLE, [15]", "TCP_KEEPINTVL, [15]", "TCP_KEEPCNT, [4]"} {
+		if !strings.Contains(text, option) {
+			t.Errorf("got no %s in\n%s", option, text)
+		}
+	}
+}
+
 // TestClients lets everyday clients subscribe, as people call them. Some shut
 // down their sending side, and then are greeted twice.
 func TestClients(t *testing.T) {

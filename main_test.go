@@ -1255,6 +1255,105 @@ func TestPieces(t *testing.T) {
 	}
 }
 
+// TestTurns has two who are due more than once: they take turns, in the order in which they came to be due, and
+// nobody is twice in the queue.
+func TestTurns(t *testing.T) {
+	l := newJournalTest(t, false)
+	a, b, c := l.enter(), l.enter(), l.enter()
+	served := func(want ...*subscriber) {
+		t.Helper()
+		var got []int
+		for _, s := range want {
+			taken := l.take()
+			got = append(got, taken.id)
+			if taken != s || taken.due != true {
+				t.Fatalf("got the subscribers %v, want %d last", got, s.id)
+			}
+			l.next(taken)
+		}
+	}
+	served(a)
+	l.rouse(a) // it is in hand
+	served(b, c)
+	if l.first != nil {
+		t.Fatalf("got subscriber %d, want none", l.first.id)
+	}
+	a.due, b.due, c.due = false, false, false
+	l.rouse(c)
+	l.say("changed", 0, 1)
+	served(c, a)
+	a.due = false
+	l.rouse(a)
+	served(b, a)
+	if l.first != nil {
+		t.Errorf("got subscriber %d, want none", l.first.id)
+	}
+}
+
+// A brokenConn cannot be written to, though nothing is wrong with reading.
+type brokenConn struct{ net.Conn }
+
+func (c brokenConn) Write(b []byte) (int, error) { return len(b) / 2, io.ErrShortWrite }
+
+// TestBrokenWrite has a write fail, after which the rest of a line may be missing. The subscriber must go.
+func TestBrokenWrite(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		ln, logged := begin(t, configure(t, "no-such-file"))
+		conn, _ := net.Pipe()
+		ln.conns <- brokenConn{conn}
+		synctest.Wait()
+		want := "subscriber 1 connected from pipe (1 connected)\nsubscriber 1 disconnected (0 connected)\n"
+		if got := logged.String(); !strings.HasSuffix(got, want) {
+			t.Errorf("logged %q, want %q at the end", got, want)
+		}
+	})
+}
+
+// TestDeliverersEnd sees that a server whose subscribers have all they are to get has no deliverers left, with a
+// reader who is suspended one, and that each is back when something changes.
+func TestDeliverersEnd(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		j := newJournal([]string{"x"}, format{}, false, log.New(t.Output(), "", 0))
+		ln := newPipeListener()
+		var serving sync.WaitGroup
+		serving.Go(func() { serve(t.Context(), ln, j, &slots{taken: make(chan struct{}, 3)}) })
+		suspended, a, b := ln.dial("suspended"), ln.dial("a"), ln.dial("b")
+		check := func(verb string, deliverers int) {
+			t.Helper()
+			synctest.Wait()
+			for _, c := range []*client{a, b} {
+				if got := verbs(c.drain()); got != verb+" x\n" {
+					t.Errorf("%s got %q, want %s", c.name, got, verb)
+				}
+			}
+			synctest.Wait()
+			j.mu.Lock()
+			defer j.mu.Unlock()
+			if j.deliverers != deliverers || j.writing != deliverers || j.first != nil {
+				t.Errorf("got %d deliverers, %d in a write, with %v in the queue; want %d, all in a write, and none", j.deliverers, j.writing, j.first, deliverers)
+			}
+		}
+		x := change{path: "x", root: true, stamp: stamp{kind: file}}
+		check("waiting", 1)
+		j.append([]change{x})
+		check("changed", 1)
+		if got := verbs(suspended.drain()); got != "waiting x\nchanged x\n" {
+			t.Errorf("who was suspended got %q, want the greeting and the change", got)
+		}
+		j.append([]change{x})
+		check("changed", 1)
+		suspended.drain()
+		synctest.Wait()
+		if j.deliverers != 0 || j.writing != 0 {
+			t.Errorf("got %d deliverers, %d in a write, want none", j.deliverers, j.writing)
+		}
+		j.close()
+		ln.Close()
+		serving.Wait()
+		j.delivering.Wait()
+	})
+}
+
 // TestForgetting sees that records go when all have read them, and take the place
 // of those before them.
 func TestForgetting(t *testing.T) {
