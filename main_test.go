@@ -1285,8 +1285,67 @@ func TestTurns(t *testing.T) {
 	a.due = false
 	l.rouse(a)
 	served(b, a)
-	if l.first != nil {
-		t.Errorf("got subscriber %d, want none", l.first.id)
+	l.writing = 1
+	if l.relieve(); l.first != nil || l.deliverers != 1 {
+		t.Errorf("got %d deliverers and subscriber %v in the queue, want one and none", l.deliverers, l.first)
+	}
+}
+
+// TestLeftInQueue has a subscriber leave that is due. It is sent nothing, and the other one is the last to catch up.
+func TestLeftInQueue(t *testing.T) {
+	l := newJournalTest(t, false)
+	a, b := l.join(), l.join()
+	l.say("changed", 0, 1)
+	l.leave(a)
+	if lines := l.next(a); lines != nil {
+		t.Errorf("got %q for who has left, want nothing", lines)
+	}
+	l.all(b)
+	if len(l.records) != 0 {
+		t.Errorf("%d records are kept when all is read", len(l.records))
+	}
+}
+
+// A slowConn takes a second for each write, whatever deadline it has.
+type slowConn struct {
+	net.Conn
+	written *atomic.Int32
+}
+
+func (c slowConn) Write(b []byte) (int, error) {
+	time.Sleep(time.Second)
+	c.written.Add(1)
+	return len(b), nil
+}
+
+// TestEndOfDeliverers ends the server while a deliverer writes: watch waits for it. It ends at once if none does.
+func TestEndOfDeliverers(t *testing.T) {
+	for _, slow := range []bool{true, false} {
+		synctest.Test(t, func(t *testing.T) {
+			ctx, cancel := context.WithCancel(t.Context())
+			ln, _, stopped := launch(ctx, configure(t, "-interval", "1h", "no-such-file"))
+			conn, far := net.Pipe()
+			var written atomic.Int32
+			if slow {
+				ln.conns <- slowConn{conn, &written}
+				synctest.Wait()
+				conn.Close() // and so it leaves
+			} else {
+				ln.conns <- conn
+				bufio.NewReader(far).ReadString('\n')
+			}
+			synctest.Wait()
+			start := time.Now()
+			cancel()
+			<-stopped
+			if slow && written.Load() == 0 {
+				t.Error("a deliverer is left behind")
+			}
+			if took := time.Since(start); !slow && took > 0 {
+				t.Errorf("took %v to end with nothing to send", took)
+			}
+			time.Sleep(2 * time.Hour) // pollers are not waited for
+		})
 	}
 }
 
