@@ -474,35 +474,32 @@ func listenTCP(ctx context.Context, address string) (listeners []net.Listener, e
 		ln, err := bind(address)
 		return []net.Listener{ln}, err
 	}
-	addrs, err := net.DefaultResolver.LookupNetIP(ctx, "ip", host)
+	hosts, err := net.DefaultResolver.LookupHost(ctx, host)
 	if err != nil {
 		return nil, fmt.Errorf("listen tcp: %w", err)
 	}
-	for i, addr := range addrs {
-		addrs[i] = addr.Unmap()
-	}
-	slices.SortFunc(addrs, netip.Addr.Compare) // IPv4 comes first, for scripts that read one line of the log
-	return bindAll(slices.Compact(addrs), port, bind)
+	slices.Sort(hosts) // 127.0.0.1 comes before ::1, for scripts that read one line of the log
+	return bindAll(slices.Compact(hosts), port, bind)
 }
 
 const portTries = 10 // to find one that is free on every address, which it nearly always is
 
-// bindAll binds addrs, all with the same port, which it picks if port is 0.
-func bindAll(addrs []netip.Addr, port string, bind func(address string) (net.Listener, error)) (listeners []net.Listener, err error) {
-	for try := 1; ; try++ {
-		listeners, err = bindEach(addrs, port, bind)
-		if err == nil || port != "0" || try == portTries {
-			return listeners, err
+// bindAll binds port at all hosts. If port is 0, it picks one.
+func bindAll(hosts []string, port string, bind func(address string) (net.Listener, error)) (listeners []net.Listener, err error) {
+	for range portTries {
+		if listeners, err = bindEach(hosts, port, bind); err == nil || port != "0" {
+			break
 		}
 	}
+	return listeners, err
 }
 
-// bindEach binds addrs, the later ones with the port that the first one got. It leaves out those that the system does
-// not have, as ::1 where IPv6 is off, if it has another one.
-func bindEach(addrs []netip.Addr, port string, bind func(address string) (net.Listener, error)) (listeners []net.Listener, err error) {
+// bindEach binds the hosts, the later ones with the port that the first one got. It leaves out those that the system
+// does not have, as ::1 where IPv6 is off, if it has another one.
+func bindEach(hosts []string, port string, bind func(address string) (net.Listener, error)) (listeners []net.Listener, err error) {
 	var lacking error
-	for _, addr := range addrs {
-		ln, err := bind(net.JoinHostPort(addr.String(), port))
+	for _, host := range hosts {
+		ln, err := bind(net.JoinHostPort(host, port))
 		switch {
 		case err == nil:
 			listeners = append(listeners, ln)
@@ -522,11 +519,10 @@ func bindEach(addrs []netip.Addr, port string, bind func(address string) (net.Li
 	return listeners, nil
 }
 
-// lacks reports whether err says that the system does not have an address. Windows has numbers of its own for that.
+// lacks reports whether err says that the system does not have an address. Windows says it by the numbers.
 func lacks(err error) bool {
-	const wsaNotAvail, wsaNoSupport = syscall.Errno(10049), syscall.Errno(10047)
-	return errors.Is(err, syscall.EADDRNOTAVAIL) || errors.Is(err, syscall.EAFNOSUPPORT) ||
-		errors.Is(err, wsaNotAvail) || errors.Is(err, wsaNoSupport)
+	says := func(number syscall.Errno) bool { return errors.Is(err, number) }
+	return slices.ContainsFunc([]syscall.Errno{syscall.EADDRNOTAVAIL, syscall.EAFNOSUPPORT, 10049, 10047}, says)
 }
 
 const (
@@ -973,7 +969,7 @@ func (j *journal) deliver() {
 		s.due = false
 		switch {
 		case s.left:
-		case j.owes(s):
+		case s.greeting != nil || s.at < j.seq || s.again:
 			j.rouse(s)
 		case !j.deadline.IsZero():
 			j.remove(s)
@@ -1002,9 +998,6 @@ func (j *journal) write(s *subscriber, lines []byte) {
 		j.remove(s)
 	}
 }
-
-// owes reports whether there is something to send to s.
-func (j *journal) owes(s *subscriber) bool { return s.greeting != nil || s.at < j.seq || s.again }
 
 // next returns what to send to s next. That can be nothing though more is owed, when the rest of a list is removals.
 func (j *journal) next(s *subscriber) (lines []byte) {

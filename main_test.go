@@ -15,7 +15,6 @@ import (
 	"maps"
 	"math/rand/v2"
 	"net"
-	"net/netip"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -749,7 +748,7 @@ func TestBindAll(t *testing.T) {
 	lacking, used := syscall.EADDRNOTAVAIL, syscall.EADDRINUSE
 	for _, tt := range []struct {
 		name   string
-		addrs  []string
+		hosts  []string
 		port   string
 		errs   map[string]error // of addresses
 		want   []string
@@ -768,13 +767,9 @@ func TestBindAll(t *testing.T) {
 		{"no port to pick", []string{v4}, "0", map[string]error{"127.0.0.1:0": used}, nil, nil, used},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
-			var addrs []netip.Addr
-			for _, addr := range tt.addrs {
-				addrs = append(addrs, netip.MustParseAddr(addr))
-			}
 			var bound, closed []string
 			picked := 1000
-			listeners, err := bindAll(addrs, tt.port, func(address string) (net.Listener, error) {
+			listeners, err := bindAll(tt.hosts, tt.port, func(address string) (net.Listener, error) {
 				if err := tt.errs[address]; err != nil {
 					return nil, &net.OpError{Op: "listen", Err: os.NewSyscallError("bind", err)}
 				}
@@ -797,14 +792,13 @@ func TestBindAll(t *testing.T) {
 // TestLocalhost connects to every address that localhost has here.
 func TestLocalhost(t *testing.T) {
 	t.Parallel()
-	addrs, err := net.DefaultResolver.LookupNetIP(t.Context(), "ip", "localhost")
+	hosts, err := net.DefaultResolver.LookupHost(t.Context(), "localhost")
 	if err != nil {
 		t.Skip(err)
 	}
 	p := start(t, "-tcp", "localhost:0", "no-such-file")
 	_, port, _ := net.SplitHostPort(p.addr)
-	for _, addr := range addrs {
-		host := addr.Unmap().String()
+	for _, host := range hosts {
 		ln, err := net.Listen("tcp", net.JoinHostPort(host, "0"))
 		if err != nil {
 			t.Log(err)
