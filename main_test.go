@@ -1611,6 +1611,22 @@ func TestListLimit(t *testing.T) {
 	}
 }
 
+// TestListLimitLate has a subscriber join when removals are unread. Those are not for it, so it is not the one to go.
+func TestListLimitLate(t *testing.T) {
+	l := newJournalTest(t, true)
+	l.limit = 100
+	l.say("created", 0, 200)
+	l.open()
+	early := l.enter()
+	l.all(early)
+	l.say("removed", 0, 60)
+	late := l.enter()
+	l.say("removed", 60, 60)
+	if !early.left || late.left {
+		t.Errorf("connected: early %v, late %v; want the second", !early.left, !late.left)
+	}
+}
+
 // BenchmarkList measures a list of 100,000 paths beside its limit, which is to encode its lines once.
 func BenchmarkList(b *testing.B) {
 	l := newJournalTest(b, true)
