@@ -73,54 +73,6 @@ go. Example, in two terminals:
   nc localhost 60300
 `
 
-func main() {
-	signals := []os.Signal{os.Interrupt, syscall.SIGTERM}
-	if !signal.Ignored(syscall.SIGHUP) { // as nohup does
-		signals = append(signals, syscall.SIGHUP)
-	}
-	ctx, stop := signal.NotifyContext(context.Background(), signals...)
-	context.AfterFunc(ctx, stop) // so that a second signal kills
-	os.Exit(exitStatus(run(ctx, os.Args[1:], os.Stdout, os.Stderr), os.Stderr))
-}
-
-// exitStatus prints err, if it is not nil, and returns the status to exit with.
-func exitStatus(err error, stderr io.Writer) int {
-	if err == nil {
-		return 0
-	}
-	fmt.Fprintf(stderr, "net-watcher: %s\n", quote(err.Error()))
-	if errors.As(err, &usageError{}) {
-		fmt.Fprintln(stderr, "net-watcher: for usage, run net-watcher -h")
-		return 2
-	}
-	return 1
-}
-
-// run is the program, from its arguments to its end, which comes when ctx is done.
-func run(ctx context.Context, args []string, stdout, stderr io.Writer) error {
-	c, err := parse(args)
-	switch {
-	case errors.Is(err, flag.ErrHelp):
-		_, err = io.WriteString(stdout, usage)
-		return err
-	case err != nil:
-		return usageError{err}
-	case c.version:
-		_, err = fmt.Fprintln(stdout, version())
-		return err
-	case c.unread != nil:
-		return c.unread
-	}
-	listeners, err := listen(ctx, c)
-	if err != nil && ctx.Err() == nil { // a signal at this moment is no failure
-		return err
-	}
-	logger, flush := newLog(stderr)
-	watch(ctx, c, listeners, logger)
-	flush()
-	return nil
-}
-
 // A config is a command line.
 type config struct {
 	tcp, unix string      // addresses to listen on, "" for none
@@ -147,16 +99,6 @@ func parse(args []string) (config, error) {
 		err = c.check(flags)
 	}
 	return c, err
-}
-
-// absolute returns the path of a target, which stays right when the working directory is replaced or mounted again.
-// It does not clean the path, because a link may stand before "..", but drops "." for NFS, which asks no server for it.
-func absolute(dir, name string) string {
-	if dir != "" && filepath.VolumeName(name) == "" && !os.IsPathSeparator(name[0]) {
-		name = withSeparator(dir) + name
-	}
-	dot := func(element string) bool { return element == "./" || element == "." }
-	return cmp.Or(strings.Join(slices.DeleteFunc(strings.SplitAfter(name, "/"), dot), ""), name)
 }
 
 // flags returns the flags, which set c.
@@ -210,6 +152,42 @@ func durationTo(d *time.Duration) func(string) error {
 		}
 		return nil
 	}
+}
+
+// check adds the targets to c, and returns the first mistake that it finds.
+func (c *config) check(flags *flag.FlagSet) error {
+	given, seen := map[string]bool{}, map[string]bool{}
+	flags.Visit(func(f *flag.Flag) { given[f.Name] = true })
+	for _, name := range flags.Args() {
+		key := trimSeparators(name) // d and d/ are one target
+		switch {
+		case name == "":
+			return errors.New("empty target")
+		case name[0] == '-':
+			return fmt.Errorf("target %s starts with -: flags come before targets, and a file of that name is ./%[1]s", name)
+		case !seen[key]:
+			seen[key] = true
+			c.targets = append(c.targets, name)
+		}
+	}
+	switch {
+	case len(c.targets) == 0:
+		return errors.New("no target to watch")
+	case given["unix"] && c.unix == "":
+		return errors.New("empty -unix path")
+	case given["mode"] && !given["unix"]:
+		return errors.New("-mode is for the socket of -unix, which is missing")
+	case c.interval < time.Millisecond:
+		return fmt.Errorf("-interval %v is less than 1ms", c.interval)
+	case c.settle < 0:
+		return fmt.Errorf("-settle %v is negative", c.settle)
+	case c.max < 1:
+		return fmt.Errorf("-max %d is less than 1", c.max)
+	}
+	if given["unix"] && !given["tcp"] {
+		c.tcp = ""
+	}
+	return nil
 }
 
 // A patterns is what is excluded below each target, in the order of the command line.
@@ -395,39 +373,51 @@ func cutClass(text []rune) (t token, rest []rune, err error) {
 	return t, nil, errors.New(`a [ has no ]; \[ is for the character`)
 }
 
-// check adds the targets to c, and returns the first mistake that it finds.
-func (c *config) check(flags *flag.FlagSet) error {
-	given, seen := map[string]bool{}, map[string]bool{}
-	flags.Visit(func(f *flag.Flag) { given[f.Name] = true })
-	for _, name := range flags.Args() {
-		key := trimSeparators(name) // d and d/ are one target
-		switch {
-		case name == "":
-			return errors.New("empty target")
-		case name[0] == '-':
-			return fmt.Errorf("target %s starts with -: flags come before targets, and a file of that name is ./%[1]s", name)
-		case !seen[key]:
-			seen[key] = true
-			c.targets = append(c.targets, name)
-		}
+func main() {
+	signals := []os.Signal{os.Interrupt, syscall.SIGTERM}
+	if !signal.Ignored(syscall.SIGHUP) { // as nohup does
+		signals = append(signals, syscall.SIGHUP)
 	}
+	ctx, stop := signal.NotifyContext(context.Background(), signals...)
+	context.AfterFunc(ctx, stop) // so that a second signal kills
+	os.Exit(exitStatus(run(ctx, os.Args[1:], os.Stdout, os.Stderr), os.Stderr))
+}
+
+// exitStatus prints err, if it is not nil, and returns the status to exit with.
+func exitStatus(err error, stderr io.Writer) int {
+	if err == nil {
+		return 0
+	}
+	fmt.Fprintf(stderr, "net-watcher: %s\n", quote(err.Error()))
+	if errors.As(err, &usageError{}) {
+		fmt.Fprintln(stderr, "net-watcher: for usage, run net-watcher -h")
+		return 2
+	}
+	return 1
+}
+
+// run is the program, from its arguments to its end, which comes when ctx is done.
+func run(ctx context.Context, args []string, stdout, stderr io.Writer) error {
+	c, err := parse(args)
 	switch {
-	case len(c.targets) == 0:
-		return errors.New("no target to watch")
-	case given["unix"] && c.unix == "":
-		return errors.New("empty -unix path")
-	case given["mode"] && !given["unix"]:
-		return errors.New("-mode is for the socket of -unix, which is missing")
-	case c.interval < time.Millisecond:
-		return fmt.Errorf("-interval %v is less than 1ms", c.interval)
-	case c.settle < 0:
-		return fmt.Errorf("-settle %v is negative", c.settle)
-	case c.max < 1:
-		return fmt.Errorf("-max %d is less than 1", c.max)
+	case errors.Is(err, flag.ErrHelp):
+		_, err = io.WriteString(stdout, usage)
+		return err
+	case err != nil:
+		return usageError{err}
+	case c.version:
+		_, err = fmt.Fprintln(stdout, version())
+		return err
+	case c.unread != nil:
+		return c.unread
 	}
-	if given["unix"] && !given["tcp"] {
-		c.tcp = ""
+	listeners, err := listen(ctx, c)
+	if err != nil && ctx.Err() == nil { // a signal at this moment is no failure
+		return err
 	}
+	logger, flush := newLog(stderr)
+	watch(ctx, c, listeners, logger)
+	flush()
 	return nil
 }
 
@@ -720,46 +710,6 @@ type journal struct {
 
 const maxRecords = 1 << 20 // bounds the memory that a subscriber can cost by not reading
 
-// A change is what a poller reports of a path.
-type change struct {
-	path    string // as the protocol shows it, but not quoted
-	target  int32  // index of the target that it is, or is below
-	root    bool   // it is the target
-	created bool   // it was not there before
-	stamp   stamp  // of what is there now, if anything is
-	time    int64  // when that was seen, in Unix milliseconds
-}
-
-// A record is the newest change of a path, as the journal files it.
-type record struct {
-	change
-	seq  uint64
-	born uint64 // seq of the change that created the path, 0 if that was before all records
-	dead bool   // a later record has replaced it
-}
-
-// A pathKey names a path. Targets inside each other both report it.
-type pathKey struct {
-	target int32
-	path   string
-}
-
-// A cursor is how far a subscriber has been sent the journal, and what it knew when it last had all: a path that was
-// born after base is new to it. A subscriber that is sent the list begins at 0, so all that it is sent is new to it.
-type cursor struct {
-	at, base uint64
-	listing  bool // the list is being sent
-}
-
-// read returns the seq up to which no removal has to be sent.
-func (c cursor) read() uint64 { return max(c.at, c.base) }
-
-// A span is a piece of the journal as lines, and the cursor behind it.
-type span struct {
-	lines []byte
-	to    cursor
-}
-
 func newJournal(names []string, f format, list bool, logger *log.Logger) *journal {
 	return &journal{
 		names: names, format: f, list: list, logger: logger, limit: maxRecords, targets: make([]change, len(names)),
@@ -793,78 +743,6 @@ func (j *journal) append(changes []change) {
 	j.behind = len(j.subs)
 	for _, s := range j.subs {
 		j.rouse(s)
-	}
-}
-
-// put makes c the record of its path.
-func (j *journal) put(c change) {
-	j.seq++
-	if c.root {
-		j.targets[c.target] = c
-	}
-	if len(j.subs) == 0 && !j.list {
-		return
-	}
-	key, r := pathKey{c.target, c.path}, &record{change: c, seq: j.seq}
-	if old := j.byPath[key]; old != nil {
-		old.dead = true
-		r.born = old.born
-	}
-	if c.created {
-		r.born = r.seq
-	}
-	j.byPath[key] = r
-	j.records = append(j.records, r)
-}
-
-// evict makes room. If more than limit records are unread, it removes the subscribers that keep them, slowest
-// first. It removes none for not having read what came after seq before.
-func (j *journal) evict(before uint64) {
-	if len(j.records) <= j.compactAt {
-		return
-	}
-	for unread, slowest := j.compact(); unread > j.limit && slowest < before; unread, slowest = j.compact() {
-		for _, s := range slices.Clone(j.subs) {
-			if s.read() == slowest {
-				j.logger.Printf("subscriber %d has left more than %d changes unread; disconnecting it", s.id, j.limit)
-				j.remove(s)
-			}
-		}
-	}
-}
-
-// compact drops the records that are dead, and those that everybody has read and no list needs. It returns how many
-// it keeps only for those who have not read them, and how far the slowest subscriber has read.
-func (j *journal) compact() (unread int, slowest uint64) {
-	slowest = j.seq
-	for _, s := range j.subs {
-		slowest = min(slowest, s.read())
-	}
-	j.records = slices.DeleteFunc(j.records, func(r *record) bool {
-		switch {
-		case r.dead:
-			return true
-		case j.list && r.stamp.there():
-			return false
-		case r.seq > slowest:
-			unread++
-			return false
-		}
-		delete(j.byPath, pathKey{r.target, r.path})
-		return true
-	})
-	if len(j.records) == 0 {
-		j.records, j.byPath = nil, map[pathKey]*record{} // which still had room for what was in them
-	}
-	j.compactAt = max(len(j.records)+len(j.records)/4, min(j.limit, 1000))
-	return unread, slowest
-}
-
-// caughtUp notes that one more subscriber has read everything. When all have, nobody needs the records any more.
-func (j *journal) caughtUp() {
-	if j.behind--; j.behind == 0 {
-		clear(j.spans)
-		j.compact()
 	}
 }
 
@@ -1020,6 +898,118 @@ func (j *journal) next(s *subscriber) (lines []byte) {
 	return lines
 }
 
+// A change is what a poller reports of a path.
+type change struct {
+	path    string // as the protocol shows it, but not quoted
+	target  int32  // index of the target that it is, or is below
+	root    bool   // it is the target
+	created bool   // it was not there before
+	stamp   stamp  // of what is there now, if anything is
+	time    int64  // when that was seen, in Unix milliseconds
+}
+
+// A record is the newest change of a path, as the journal files it.
+type record struct {
+	change
+	seq  uint64
+	born uint64 // seq of the change that created the path, 0 if that was before all records
+	dead bool   // a later record has replaced it
+}
+
+// A pathKey names a path. Targets inside each other both report it.
+type pathKey struct {
+	target int32
+	path   string
+}
+
+// put makes c the record of its path.
+func (j *journal) put(c change) {
+	j.seq++
+	if c.root {
+		j.targets[c.target] = c
+	}
+	if len(j.subs) == 0 && !j.list {
+		return
+	}
+	key, r := pathKey{c.target, c.path}, &record{change: c, seq: j.seq}
+	if old := j.byPath[key]; old != nil {
+		old.dead = true
+		r.born = old.born
+	}
+	if c.created {
+		r.born = r.seq
+	}
+	j.byPath[key] = r
+	j.records = append(j.records, r)
+}
+
+// evict makes room. If more than limit records are unread, it removes the subscribers that keep them, slowest
+// first. It removes none for not having read what came after seq before.
+func (j *journal) evict(before uint64) {
+	if len(j.records) <= j.compactAt {
+		return
+	}
+	for unread, slowest := j.compact(); unread > j.limit && slowest < before; unread, slowest = j.compact() {
+		for _, s := range slices.Clone(j.subs) {
+			if s.read() == slowest {
+				j.logger.Printf("subscriber %d has left more than %d changes unread; disconnecting it", s.id, j.limit)
+				j.remove(s)
+			}
+		}
+	}
+}
+
+// compact drops the records that are dead, and those that everybody has read and no list needs. It returns how many
+// it keeps only for those who have not read them, and how far the slowest subscriber has read.
+func (j *journal) compact() (unread int, slowest uint64) {
+	slowest = j.seq
+	for _, s := range j.subs {
+		slowest = min(slowest, s.read())
+	}
+	j.records = slices.DeleteFunc(j.records, func(r *record) bool {
+		switch {
+		case r.dead:
+			return true
+		case j.list && r.stamp.there():
+			return false
+		case r.seq > slowest:
+			unread++
+			return false
+		}
+		delete(j.byPath, pathKey{r.target, r.path})
+		return true
+	})
+	if len(j.records) == 0 {
+		j.records, j.byPath = nil, map[pathKey]*record{} // which still had room for what was in them
+	}
+	j.compactAt = max(len(j.records)+len(j.records)/4, min(j.limit, 1000))
+	return unread, slowest
+}
+
+// caughtUp notes that one more subscriber has read everything. When all have, nobody needs the records any more.
+func (j *journal) caughtUp() {
+	if j.behind--; j.behind == 0 {
+		clear(j.spans)
+		j.compact()
+	}
+}
+
+// A cursor is how far a subscriber has been sent the journal, and what it knew when it last had all: a path that was
+// born after base is new to it. A subscriber that is sent the list begins at 0, so all that it is sent is new to it.
+type cursor struct {
+	at, base uint64
+	listing  bool // the list is being sent
+}
+
+// read returns the seq up to which no removal has to be sent.
+func (c cursor) read() uint64 { return max(c.at, c.base) }
+
+// A span is a piece of the journal as lines, and the cursor behind it.
+type span struct {
+	lines []byte
+	to    cursor
+}
+
 // A span is cut after the line that brings it to maxSpan bytes. The journal keeps maxSpans of them: with one, a
 // thousand subscribers that catch up at different paces would have each piece encoded again and again.
 const maxSpan, maxSpans = 64 << 10, 16
@@ -1164,6 +1154,16 @@ func (l logLines) Write(line []byte) (int, error) {
 	default:
 	}
 	return len(line), nil
+}
+
+// absolute returns the path of a target, which stays right when the working directory is replaced or mounted again.
+// It does not clean the path, because a link may stand before "..", but drops "." for NFS, which asks no server for it.
+func absolute(dir, name string) string {
+	if dir != "" && filepath.VolumeName(name) == "" && !os.IsPathSeparator(name[0]) {
+		name = withSeparator(dir) + name
+	}
+	dot := func(element string) bool { return element == "./" || element == "." }
+	return cmp.Or(strings.Join(slices.DeleteFunc(strings.SplitAfter(name, "/"), dot), ""), name)
 }
 
 // parentOf returns the directory of path, with the separator. It cleans nothing: ".." does not lead back behind a link.
