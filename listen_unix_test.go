@@ -14,6 +14,9 @@ import (
 	"os/exec"
 	"os/signal"
 	"path/filepath"
+	"regexp"
+	"slices"
+	"strconv"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -952,4 +955,123 @@ func TestSlowRemount(t *testing.T) {
 	p.poll(t.Context())
 	remounted.Store(true)
 	p.poll(t.Context())
+}
+
+// serverFlags returns the flags of the server that README names above the recipe, without its socket and target.
+func serverFlags(t *testing.T, recipe string) []string {
+	t.Helper()
+	before, _, _ := strings.Cut(readText(t, "README.md"), recipe)
+	named := regexp.MustCompile(`server: net-watcher (.*) \S+\n`).FindAllStringSubmatch(before+recipe, -1)
+	if len(named) == 0 {
+		t.Fatalf("README names no server above\n%s", recipe)
+	}
+	return strings.Fields(strings.TrimSuffix(named[len(named)-1][1], "-unix /tmp/w.sock"))
+}
+
+// testGroup has a member of a group and a stranger connect to a server that another group than its user's owns.
+func testGroup(t *testing.T, recipe string) {
+	needs(t, "sg", "setpriv", "nc")
+	if os.Getuid() != 0 {
+		t.Skip("only root can run commands as other users")
+	}
+	t.Parallel()
+	self, err := os.Executable()
+	if err != nil {
+		t.Fatal(err)
+	}
+	dir := socketDir(t)
+	do(t, dir, "chmod 711 .")
+	_, log, _ := shell(t, adapt(t, recipe, "sg files", "exec sg daemon", "net-watcher", "exec "+self, "/tmp/w.sock", dir+"/w.sock"))
+	log.wait(t, "listening on")
+	connect := func(group string) (*exec.Cmd, *logText) {
+		cmd, out, _ := shell(t, fmt.Sprintf("exec setpriv --reuid 4242 --regid %s --clear-groups nc -U %s/w.sock", group, dir))
+		return cmd, out
+	}
+	_, out := connect("daemon")
+	out.wait(t, "waiting")
+	if cmd, out := connect("4243"); ends(cmd).Success() || !strings.Contains(out.String(), "Permission denied") {
+		t.Errorf("a stranger got\n%s", out)
+	}
+}
+
+// testRefusal lets the mirror in Python meet a server that lacks one of its flags. It names the flag and ends.
+func testRefusal(t *testing.T, recipe, given string) {
+	t.Parallel()
+	sock := filepath.Join(socketDir(t), "w.sock")
+	_, log := spawn(t, `exec "$0" "$@"`, given, "-unix", sock, t.TempDir())
+	log.wait(t, "listening on")
+	cmd, out, _ := shell(t, `exec python3 -c "$0"`, adapt(t, recipe, "/tmp/w.sock", sock))
+	_, missing, _ := strings.Cut(t.Name(), "without_")
+	if state, want := ends(cmd), "the server runs without "+missing+"\n"; state.ExitCode() != 1 || !strings.HasSuffix(out.String(), want) {
+		t.Errorf("got %v and\n%swant exit status 1 and %s", state, out, want)
+	}
+}
+
+// testPage is a page that listens for events. It hears one for each burst of changes, and none for a greeting.
+func testPage(t *testing.T, recipe string) {
+	needs(t, "nc", "node")
+	t.Parallel()
+	dir, sock := t.TempDir(), filepath.Join(socketDir(t), "w.sock")
+	serve := func() *exec.Cmd {
+		cmd, log := spawn(t, `exec "$0" "$@"`, append(serverFlags(t, recipe), "-unix", sock, dir)...)
+		log.wait(t, "listening on")
+		return cmd
+	}
+	server := serve()
+	http := filepath.Join(socketDir(t), "http.sock")
+	program := adapt(t, recipe, "/tmp/w.sock", sock, `8080, "localhost"`, strconv.Quote(http), "sleep 1", "sleep 0.01")
+	lines := regexp.MustCompile(`// run by: (.*) \| node reload.js\n`).FindStringSubmatch(program)
+	if lines == nil {
+		t.Fatalf("got\n%s\nwant a line with the command that runs it", recipe)
+	}
+	_, sent, _ := shell(t, `(`+lines[1]+`) | tee /dev/stderr | node -e "$0"`, program)
+	t.Cleanup(func() {
+		if t.Failed() {
+			t.Logf("the lines:\n%s", sent)
+		}
+	})
+	until(t, func() bool {
+		conn, err := net.Dial("unix", http)
+		if err == nil {
+			conn.Close()
+		}
+		return err == nil
+	}, "server of pages")
+	page := dialPeer(t, "unix", http)
+	fmt.Fprint(page, "GET / HTTP/1.0\r\nOrigin: http://localhost:3000\r\n\r\n")
+	var head []string
+	for line := page.line(); line != "\r"; line = page.line() {
+		head = append(head, line)
+	}
+	for _, want := range []string{"Content-Type: text/event-stream\r", "Access-Control-Allow-Origin: *\r"} {
+		if !slices.Contains(head, want) {
+			t.Errorf("got %q, want %q in it", head, want)
+		}
+	}
+	greeting := func(n int) {
+		t.Helper()
+		until(t, func() bool { return strings.Count(sent.String(), "watching ") == n }, "greeting %d", n)
+	}
+	greeting(1)
+	server.Process.Kill()
+	ends(server)
+	serve()
+	greeting(2)
+	quiet := func(after string) {
+		t.Helper()
+		page.SetReadDeadline(time.Now().Add(300 * time.Millisecond)) // a wrong event would come after a third of that
+		if early, err := page.lines.Peek(1); err == nil {
+			t.Errorf("got %q after %s, want no event", early, after)
+		}
+	}
+	quiet("greetings")
+	for burst := range 2 {
+		for n := range 20 {
+			replace(t, fmt.Sprintf("%s/%d", dir, n), strings.Repeat("x", burst+1))
+		}
+		if line := page.line() + page.line(); line != "data: reload" {
+			t.Errorf("got %q, want one event", line)
+		}
+	}
+	quiet("one for each burst")
 }

@@ -5,6 +5,7 @@ package main
 import (
 	"context"
 	"fmt"
+	"io"
 	"io/fs"
 	"math/rand/v2"
 	"net"
@@ -37,8 +38,8 @@ func TestRecipes(t *testing.T) {
 		name string
 		run  func(t *testing.T, recipe string)
 	}{
-		{"make", testMake}, {"jq", testJQ}, {"SSH", testSSH}, {"MQTT", testMQTT}, {"NATS", testNATS},
-		{"Kubernetes", testKubernetes}, {"Python", testPython}, {"Node", testNode}, {"systemd", testSystemd},
+		{"make", testMake}, {"group", testGroup}, {"SSH", testSSH}, {"jq", testJQ}, {"MQTT", testMQTT}, {"NATS", testNATS},
+		{"Kubernetes", testKubernetes}, {"Python", testPython}, {"page", testPage},
 	}
 	if len(recipes) != len(tests) {
 		t.Fatalf("README has %d recipes, want one for each of the %d tests", len(recipes), len(tests))
@@ -61,12 +62,12 @@ func adapt(t *testing.T, recipe string, oldnew ...string) string {
 	return recipe
 }
 
-// serveRecipe starts a server on a Unix socket, and adapts the recipe to it. The rest of the test runs in
-// parallel.
-func serveRecipe(t *testing.T, recipe string, args ...string) (*program, string) {
+// serveRecipe starts the server that README names above the recipe, on another Unix socket and with another target,
+// and adapts the recipe to it. The rest of the test runs in parallel.
+func serveRecipe(t *testing.T, recipe, target string) (*program, string) {
 	t.Helper()
 	sock := filepath.Join(socketDir(t), "w.sock")
-	p := start(t, append([]string{"-unix", sock}, args...)...)
+	p := start(t, append(serverFlags(t, recipe), "-unix", sock, target)...)
 	t.Parallel()
 	return p, adapt(t, recipe, "/tmp/w.sock", sock)
 }
@@ -81,23 +82,23 @@ func do(t *testing.T, dir, script string) {
 	}
 }
 
-// testMake checks when make runs. A run notes the text of src/200, and its own input, which must be empty.
-// Then it waits until the file hold is gone, and notes its end.
+// testMake checks when make runs. A run notes the text of src/200, and its own input, which must be empty, in build/,
+// which the server excludes. Then it waits until the file hold is gone there, and notes its end.
 func testMake(t *testing.T, recipe string) {
 	t.Parallel()
 	for name, client := range map[string]string{
 		"nc":   "nc $HOST $PORT </dev/null",
-		"ncat": "until [ -e close ]; do sleep 0.1; done | ncat $HOST $PORT", // which half-closes then
+		"ncat": "ncat $HOST $PORT </dev/null", // which half-closes, and is greeted twice
 	} {
 		t.Run(name, func(t *testing.T) {
 			needs(t, "bash", "make", "git", "nc", "ncat")
 			t.Parallel()
 			dir := t.TempDir()
 			do(t, dir, `
-				printf 'all:\n\tcat src/200 - >>runs\n\twhile [ -e hold ]; do sleep 0.01; done\n\techo end >>runs\n' >Makefile
-				touch runs hold
+				printf 'all:\n\tcat src/200 - >>build/runs\n\twhile [ -e build/hold ]; do sleep 0.01; done\n\techo end >>build/runs\n' >Makefile
+				mkdir src build
+				touch build/runs build/hold
 				git init -q
-				mkdir src
 				for text in one two; do
 					for n in $(seq 200); do echo $text >src/$n; done
 					git add src
@@ -108,29 +109,29 @@ func testMake(t *testing.T, recipe string) {
 			ran := func(want string) {
 				t.Helper()
 				var runs string
-				until(t, func() bool { runs = readText(t, dir+"/runs"); return runs == want }, "%q in the runs, but %q", want, &runs)
+				until(t, func() bool { runs = readText(t, dir+"/build/runs"); return runs == want }, "%q in the runs, but %q", want, &runs)
 			}
-			p := start(t, "-interval", "5ms", dir+"/src", dir+"/Makefile")
+			p := start(t, append(serverFlags(t, recipe), "-interval", "5ms", dir)...)
+			a := p.subscribe()
 			host, port, _ := net.SplitHostPort(p.addr)
 			cmd, _, _ := shell(t, `exec bash -c "$0"`, fmt.Sprintf("HOST=%s PORT=%s; cd %s\n", host, port, dir)+
-				adapt(t, recipe, "nc localhost 60300 </dev/null", client+" | tee heard"))
+				adapt(t, recipe, "nc localhost 60300 </dev/null", client))
 
 			ran("one\n") // for the greeting
-			do(t, dir, "git checkout -q two; rm hold")
+			do(t, dir, "git checkout -q two; rm build/hold")
 			ran("one\nend\ntwo\nend\n") // for all that came during the first run
 
-			do(t, dir, "touch hold; git checkout -q one")
+			do(t, dir, "touch build/hold; git checkout -q one")
 			ran("one\nend\ntwo\nend\none\n")
-			do(t, dir, "touch close")
-			until(t, func() bool {
-				return name == "nc" || strings.Count(readText(t, dir+"/heard"), "watching ") == 4
-			}, "second greeting")
 			p.stop()
-			do(t, dir, "rm hold")
+			do(t, dir, "rm build/hold")
 			if state := ends(cmd); !state.Success() {
 				t.Errorf("got %v at the end of the server, want status 0", state)
 			}
-			ran("one\nend\ntwo\nend\none\nend\n") // and nothing for the second greeting
+			ran("one\nend\ntwo\nend\none\nend\n") // and nothing for a second greeting
+			if lines, _ := io.ReadAll(a.lines); strings.Contains(string(lines), dir+"/build") {
+				t.Errorf("got\n%s\nwant nothing of what make has written", lines)
+			}
 		})
 	}
 }
@@ -139,7 +140,7 @@ func testJQ(t *testing.T, recipe string) {
 	needs(t, "nc", "jq")
 	path := filepath.Join(t.TempDir(), "target.txt")
 	replace(t, path, "zero")
-	p, recipe := serveRecipe(t, recipe, "-json", path)
+	p, recipe := serveRecipe(t, recipe, path)
 	_, out, _ := shell(t, recipe)
 	p.waitLog("connected from")
 	for n, text := range []string{"one", "two"} {
@@ -166,7 +167,7 @@ func testSSH(t *testing.T, recipe string) {
 func testMQTT(t *testing.T, recipe string) {
 	needs(t, "nc", "mosquitto", "mosquitto_pub", "mosquitto_sub")
 	path, dir := filepath.Join(t.TempDir(), "target.txt"), socketDir(t)
-	_, recipe = serveRecipe(t, recipe, "-json", path)
+	_, recipe = serveRecipe(t, recipe, path)
 	_, broker, _ := shell(t, `cd "$0" && printf 'listener 0 mqtt.sock\nallow_anonymous true\nuser root\n' >conf && exec mosquitto -v -c conf`, dir)
 	broker.wait(t, "running")
 	recipe = adapt(t, recipe, "-h localhost", "--unix "+dir+"/mqtt.sock", "sleep 1", "sleep 0.01")
@@ -176,7 +177,7 @@ func testMQTT(t *testing.T, recipe string) {
 func testNATS(t *testing.T, recipe string) {
 	needs(t, "nc", "nats-server", "nats")
 	path := filepath.Join(t.TempDir(), "{{Count}}.txt")
-	_, recipe = serveRecipe(t, recipe, "-json", path)
+	_, recipe = serveRecipe(t, recipe, path)
 	_, broker, _ := shell(t, "exec nats-server -V -a 127.0.0.1 -p -1")
 	_, addr, _ := strings.Cut(broker.wait(t, "Listening for client connections on"), "connections on ")
 	broker.wait(t, "Server is ready")
@@ -244,28 +245,15 @@ func runCut(t *testing.T, command, recipe string, texts ...string) (sock string,
 	return sock, out
 }
 
-// testNode cuts lines, with and without all of their JSON, and then lets a true server take over.
-func testNode(t *testing.T, recipe string) {
-	needs(t, "node")
-	t.Parallel()
-	path := filepath.Join(t.TempDir(), "grüße.txt")
-	sock, out := runCut(t, `exec node -e "$0"`, adapt(t, recipe, "1000", "10"),
-		"watching x\nchanged x", "watching x\nchanged x\n{\"type\":\"rem")
-	spawn(t, `exec "$0" "$@"`, "-json", "-unix", sock, path)
-	out.wait(t, "waiting "+path)
-	replace(t, path, "one")
-	out.wait(t, "created "+path)
-	if got, want := out.String(), "watching x\nwatching x\nchanged x\nwaiting "+path+"\ncreated "+path+"\n"; got != want {
-		t.Errorf("got\n%swant\n%s", got, want)
-	}
-}
-
 func testPython(t *testing.T, recipe string) {
 	needs(t, "python3")
 	t.Parallel()
+	flags := serverFlags(t, recipe)
 	recipe = adapt(t, recipe, "time.sleep(1)", "time.sleep(0.01)")
 	t.Run("cut", func(t *testing.T) { testCut(t, recipe) })
-	t.Run("killed", func(t *testing.T) { testKilled(t, recipe) })
+	t.Run("killed", func(t *testing.T) { testKilled(t, recipe, flags) })
+	t.Run("without -json", func(t *testing.T) { testRefusal(t, recipe, "-list") })
+	t.Run("without -list", func(t *testing.T) { testRefusal(t, recipe, "-json") })
 }
 
 // testCut cuts the list, and then the line of a removal.
@@ -280,7 +268,7 @@ func testCut(t *testing.T, recipe string) {
 
 // testKilled kills the server three times while files change. In the end the mirror, which the program
 // writes to a file at a signal, equals the disk.
-func testKilled(t *testing.T, recipe string) {
+func testKilled(t *testing.T, recipe string, flags []string) {
 	t.Parallel()
 	dir := t.TempDir()
 	targets := []string{dir + "/tree", dir + "/file", dir + "/none"}
@@ -310,7 +298,7 @@ signal.signal(signal.SIGUSR1, show)
 		}
 	})
 	for n := range 4 {
-		server, _ := spawn(t, `exec "$0" "$@"`, append([]string{"-list", "-json", "-unix", sock}, targets...)...)
+		server, _ := spawn(t, `exec "$0" "$@"`, slices.Concat(flags, []string{"-unix", sock}, targets)...)
 		until(t, func() bool { return strings.Count(out.String(), "waiting "+dir+"/none\n") == n+1 }, "greeting %d in\n%v", n+1, out)
 		listed := len(out.String())
 		until(t, func() bool { return len(out.String()) > listed+5000 }, "changes after greeting %d in\n%v", n+1, out)
@@ -348,43 +336,4 @@ func listing(targets []string) string {
 	}
 	slices.Sort(found)
 	return strings.Join(found, "")
-}
-
-// testSystemd has systemd check the unit. Then it runs the command of the unit as systemd would, but for
-// the user: a member of the group can connect, and a stranger cannot.
-func testSystemd(t *testing.T, recipe string) {
-	needs(t, "systemd-analyze", "setpriv", "nc")
-	t.Parallel()
-	self, err := os.Executable()
-	if err != nil {
-		t.Fatal(err)
-	}
-	unit := filepath.Join(t.TempDir(), "net-watcher.service")
-	recipe = adapt(t, recipe, "/usr/local/bin/net-watcher", self)
-	replace(t, unit, recipe)
-	if out, err := exec.Command("systemd-analyze", "verify", unit).CombinedOutput(); err != nil || len(out) > 0 {
-		t.Errorf("got %v from systemd-analyze verify:\n%s", err, out)
-	}
-
-	if os.Getuid() != 0 {
-		t.Skip("only root can run commands as other users")
-	}
-	const group, stranger = 4242, 4243
-	dir := socketDir(t)
-	recipe = adapt(t, recipe, "/run/net-watcher", dir, "/srv/share", t.TempDir())
-	setting := func(name string) string {
-		return regexp.MustCompile(`\n` + name + `=(.*)`).FindStringSubmatch(recipe)[1]
-	}
-	do(t, dir, fmt.Sprintf("chgrp %d .; chmod %s .", group, setting("RuntimeDirectoryMode")))
-	_, log, _ := shell(t, fmt.Sprintf("exec setpriv --regid %d --clear-groups %s", group, setting("ExecStart")))
-	log.wait(t, "listening on")
-	connect := func(gid int) (*exec.Cmd, *logText) {
-		cmd, out, _ := shell(t, fmt.Sprintf("exec setpriv --reuid %d --regid %d --clear-groups nc -U %s/w.sock", stranger, gid, dir))
-		return cmd, out
-	}
-	_, out := connect(group)
-	out.wait(t, "watching")
-	if cmd, out := connect(stranger); ends(cmd).Success() || !strings.Contains(out.String(), "Permission denied") {
-		t.Errorf("a stranger got\n%s", out)
-	}
 }
