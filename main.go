@@ -219,11 +219,14 @@ type token struct {
 	ranges string // the first byte and the last of each
 }
 
+// slash is the ranges of a slash alone. A class that has one in a longer range is not for it.
+const slash = "//"
+
 // has reports whether t stands for b.
 func (t token) has(b byte) bool {
 	for i := 0; i < len(t.ranges); i += 2 {
 		if t.ranges[i] <= b && b <= t.ranges[i+1] {
-			return t.kind == '['
+			return t.kind == '[' && (b != '/' || t.ranges == slash)
 		}
 	}
 	return t.kind == '^'
@@ -334,7 +337,7 @@ func (x *pattern) add(element string) (err error) {
 		case '*':
 			t = token{kind: '*'}
 		case '?':
-			t = token{'^', "//"}
+			t = token{'^', slash}
 		case '[':
 			if t, text, err = cutClass(text); err != nil {
 				return err
@@ -342,7 +345,7 @@ func (x *pattern) add(element string) (err error) {
 		}
 		x.tokens = append(x.tokens, t)
 	}
-	x.tokens = append(x.tokens, token{'[', "//"})
+	x.tokens = append(x.tokens, token{'[', slash})
 	return nil
 }
 
@@ -351,7 +354,7 @@ func (x *pattern) add(element string) (err error) {
 func cutClass(text []rune) (t token, rest []rune, err error) {
 	t.kind = '['
 	if len(text) > 0 && (text[0] == '!' || text[0] == '^') {
-		t, text = token{'^', "//"}, text[1:]
+		t, text = token{'^', slash}, text[1:]
 	}
 	for first := true; len(text) > 0; first = false {
 		n := 1

@@ -422,6 +422,7 @@ func TestPatterns(t *testing.T) {
 		{`[a-c]1 [-x]2 [x-]3 [+--]4 [a-c-e]5`, `b1 -2 x2 -3 y3 ,4 -5 d5 e5`, `b1 -2 x2 -3 ,4 -5 e5`},
 		{`[\]]1 [\a-\c]2 [a\-c]3 [\\]5 [\[:]6`, `]1 b2 b3 -3 \5 [6 :6`, `]1 b2 -3 \5 [6 :6`},
 		{`[[!a]1 [!!]2 [*?]3`, `[1 !1 a1 b1 !2 b2 *3 a3`, `[1 !1 a1 b2 *3`},
+		{`/a[+-9]b a[!x]c`, `a/b a.b a5b a/c a.c`, `a.b a5b a.c`}, // a slash is in the range
 		{`[!a]`, "a b ü \xff a/b", "b \xff a/b"},
 		{`[ü]`, "ü \xc3 \xbc", "\xc3 \xbc"},
 		{"\xff* ü? [\xf0-\xff]x", "\xff \xffa üa üb ü \xf8x \xefx", "\xff \xffa üa üb \xf8x"},
@@ -445,15 +446,20 @@ func TestPatterns(t *testing.T) {
 	}
 }
 
-// TestManyStars has a pattern that a search through all ways to split a name would not finish with.
+// TestManyStars has patterns that a search through all ways to split a name, or a path, would not finish with.
 func TestManyStars(t *testing.T) {
 	t.Parallel()
-	var c config
-	if err := c.addPattern(strings.Repeat("*a", 30) + "b"); err != nil {
-		t.Fatal(err)
-	}
-	if c.patterns.exclude(strings.Repeat("a", 255), false) {
-		t.Error("excluded, without the b at its end")
+	for _, tt := range []struct{ pattern, path string }{
+		{strings.Repeat("*a", 30) + "b", strings.Repeat("a", 255)},
+		{strings.Repeat("**/a/", 30) + "b", strings.Repeat("a/", 2000) + "a"},
+	} {
+		var c config
+		if err := c.addPattern(tt.pattern); err != nil {
+			t.Fatal(err)
+		}
+		if c.patterns.exclude(tt.path, false) {
+			t.Errorf("%s: excluded, without the b at its end", tt.pattern)
+		}
 	}
 }
 
@@ -606,7 +612,7 @@ func (g gitignores) blur(name string) (pattern string) {
 		case 1:
 			pattern += g.pick("[", "[!", "[^") + g.pick("", "]", "-", "!")
 			for range 1 + g.IntN(3) {
-				pattern += g.pick(plain, `\`+plain, plain+"-"+plain, "[", "-", "^", `\-`, "a-b", "+--", "ü", "\xf0-\xff", `\a-\c`)
+				pattern += g.pick(plain, `\`+plain, plain+"-"+plain, "[", "-", "^", `\-`, "a-b", "+--", "+-9", "ü", "\xf0-\xff", `\a-\c`)
 			}
 			pattern += g.pick("]", "-]")
 		case 2:
