@@ -33,7 +33,6 @@ import (
 	"io/fs"
 	"log"
 	"net"
-	"net/netip"
 	"os"
 	"os/signal"
 	"path/filepath"
@@ -452,70 +451,63 @@ func listen(ctx context.Context, c config) (listeners []net.Listener, err error)
 
 // listenTCP listens on address or, if its host is a name, on every address of that name: some clients try only ::1 for
 // localhost, and others only 127.0.0.1.
-func listenTCP(ctx context.Context, address string) (listeners []net.Listener, err error) {
+func listenTCP(ctx context.Context, address string) ([]net.Listener, error) {
+	host, port, err := net.SplitHostPort(address)
+	hosts := []string{host}
+	if host != "" {
+		hosts, err = net.DefaultResolver.LookupHost(ctx, host) // an address is its own
+	}
+	if err != nil {
+		return nil, fmt.Errorf("listen tcp: %w", err)
+	}
+	slices.Sort(hosts) // 127.0.0.1 comes before ::1, for scripts that read one line of the log
 	// A peer that vanished is gone after 75 s: 15 s, and 15 s for each of 4 probes, which are the defaults.
 	lc := net.ListenConfig{KeepAliveConfig: net.KeepAliveConfig{Enable: true, Count: 4}}
-	bind := func(address string) (net.Listener, error) {
+	return bindAll(slices.Compact(hosts), port, func(address string) (net.Listener, error) {
 		network := "tcp"
 		if strings.HasPrefix(address, "0.0.0.0:") {
 			network = "tcp4" // or it would be IPv6 as well
 		}
 		return lc.Listen(ctx, network, address)
-	}
-	host, port, _ := net.SplitHostPort(address) // setTCP has seen that it is well formed
-	if _, err := netip.ParseAddr(host); err == nil || host == "" {
-		ln, err := bind(address)
-		return []net.Listener{ln}, err
-	}
-	hosts, err := net.DefaultResolver.LookupHost(ctx, host)
-	if err != nil {
-		return nil, fmt.Errorf("listen tcp: %w", err)
-	}
-	slices.Sort(hosts) // 127.0.0.1 comes before ::1, for scripts that read one line of the log
-	return bindAll(slices.Compact(hosts), port, bind)
+	})
 }
 
 const portTries = 10 // to find one that is free on every address, which it nearly always is
 
 // bindAll binds port at all hosts. If port is 0, it picks one.
-func bindAll(hosts []string, port string, bind func(address string) (net.Listener, error)) (listeners []net.Listener, err error) {
+func bindAll(hosts []string, port string, bind func(string) (net.Listener, error)) (bound []net.Listener, err error) {
 	for range portTries {
-		if listeners, err = bindEach(hosts, port, bind); err == nil || port != "0" {
+		if bound, err = bindEach(hosts, port, bind); err == nil || port != "0" {
 			break
 		}
 	}
-	return listeners, err
+	return bound, err
 }
 
 // bindEach binds the hosts, the later ones with the port that the first one got. It leaves out those that the system
 // does not have, as ::1 where IPv6 is off, if it has another one.
-func bindEach(hosts []string, port string, bind func(address string) (net.Listener, error)) (listeners []net.Listener, err error) {
-	var lacking error
+func bindEach(hosts []string, port string, bind func(string) (net.Listener, error)) (bound []net.Listener, err error) {
+	lacking := []syscall.Errno{syscall.EADDRNOTAVAIL, syscall.EAFNOSUPPORT, 10049, 10047} // the numbers are Windows'
 	for _, host := range hosts {
-		ln, err := bind(net.JoinHostPort(host, port))
+		ln, bindErr := bind(net.JoinHostPort(host, port))
+		errno, _ := errors.AsType[syscall.Errno](bindErr) // or 0
 		switch {
-		case err == nil:
-			listeners = append(listeners, ln)
+		case bindErr == nil:
+			bound = append(bound, ln)
 			_, port, _ = net.SplitHostPort(ln.Addr().String())
-		case lacks(err):
-			lacking = err
+		case slices.Contains(lacking, errno):
+			err = bindErr
 		default:
-			for _, ln := range listeners {
+			for _, ln := range bound {
 				ln.Close()
 			}
-			return nil, err
+			return nil, bindErr
 		}
 	}
-	if len(listeners) == 0 {
-		return nil, lacking
+	if len(bound) > 0 {
+		return bound, nil
 	}
-	return listeners, nil
-}
-
-// lacks reports whether err says that the system does not have an address. Windows says it by the numbers.
-func lacks(err error) bool {
-	says := func(number syscall.Errno) bool { return errors.Is(err, number) }
-	return slices.ContainsFunc([]syscall.Errno{syscall.EADDRNOTAVAIL, syscall.EAFNOSUPPORT, 10049, 10047}, says)
+	return nil, err
 }
 
 const (
@@ -648,20 +640,16 @@ type subscriber struct {
 // and harmless, and then an empty write now and then, which fails once the peer is gone. Formatting here would grow the
 // stack of each subscriber.
 func (s *subscriber) serve(j *journal) {
-	if s.discard() == io.EOF {
+	var err error
+	for buf := make([]byte, 64); err == nil; { // what it sends is thrown away
+		_, err = s.conn.Read(buf)
+	}
+	if err == io.EOF {
 		j.greetAgain(s)
 		s.probe()
 	}
 	j.leave(s)
 	s.conn.Close()
-}
-
-// discard reads what the peer sends and throws it away, until there is an error.
-func (s *subscriber) discard() (err error) {
-	for buf := make([]byte, 64); err == nil; {
-		_, err = s.conn.Read(buf)
-	}
-	return err
 }
 
 // The pauses before a peer that has shut down its sending side is probed for the first time, and again.
