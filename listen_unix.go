@@ -79,7 +79,10 @@ func isStill(was fs.FileInfo, path string) bool {
 // removeStale removes the socket at path if no server listens to it. Linux refuses a connection to a regular file, too,
 // so it asks first what the path is. A server that is just starting refuses between bind and listen, so it dials twice.
 // Another server may replace the same stale socket meanwhile, so it looks again what the path is. If the other server
-// comes between that look and the removal, it loses its socket, and finds that out in listenUnix.
+// binds between that look and the removal, it loses its socket, and finds that out in listenUnix. One order stays open,
+// because no call removes a file only if it is a certain one. If this server removes that socket and binds before the
+// other one has looked what file it has bound, the other one takes this socket for its own: it is deaf, and its end
+// removes the socket. The other one needs 5 µs from bind to that look, and this one must be held up right before.
 func removeStale(ctx context.Context, path string) error {
 	before, err := os.Lstat(path)
 	if err != nil {
