@@ -206,45 +206,33 @@ func (ps patterns) exclude(rel string, dir bool) bool {
 
 // A pattern is a line of .gitignore, with the target in the place of the repository.
 type pattern struct {
-	tokens    []token
+	tokens    []string
 	nameOnly  bool // it is for a name at any depth, not for a path
 	dirsOnly  bool
 	takesBack bool // what an earlier pattern excludes
 }
 
-// A token stands for a part of a path. As in git, that part is counted in bytes and not in characters.
-type token struct {
-	kind   byte   // [ is a byte in ranges, ^ one that is not, * any bytes of a name, / any names, each with its slash
-	ranges string // the first byte and the last of each
-}
-
-// slash is the ranges of a slash alone. A class that has one in a longer range is not for it.
-const slash = "//"
-
-// has reports whether t stands for b.
-func (t token) has(b byte) bool {
-	for i := 0; i < len(t.ranges); i += 2 {
-		if t.ranges[i] <= b && b <= t.ranges[i+1] {
-			return t.kind == '[' && (b != '/' || t.ranges == slash)
-		}
-	}
-	return t.kind == '^'
-}
+// A token of a pattern stands for one byte, and is a string of all bytes that this can be; or it is one of these. As in
+// git, bytes count and not characters.
+const (
+	anyBytes = ""   // in a name
+	anyNames = "//" // each with its slash
+)
 
 // matches reports whether tokens stand for all of rel. At a misfit the last * takes one byte more, or the last ** one
 // name more. It does not try that with those before, because the last one could take what they would.
-func matches(tokens []token, rel string) bool {
-	var afterBytes, afterNames []token // the tokens after the last * and the last **
-	var bytesAt, namesAt string        // what is left of rel there
+func matches(tokens []string, rel string) bool {
+	var afterBytes, afterNames []string // the tokens after the last * and the last **
+	var bytesAt, namesAt string         // what is left of rel there
 	for len(tokens) > 0 || rel != "" {
 		switch {
-		case len(tokens) > 0 && tokens[0].kind == '*':
+		case len(tokens) > 0 && tokens[0] == anyBytes:
 			tokens = tokens[1:]
 			afterBytes, bytesAt = tokens, rel
-		case len(tokens) > 0 && tokens[0].kind == '/':
+		case len(tokens) > 0 && tokens[0] == anyNames:
 			tokens = tokens[1:]
 			afterBytes, afterNames, namesAt = nil, tokens, rel
-		case len(tokens) > 0 && rel != "" && tokens[0].has(rel[0]):
+		case len(tokens) > 0 && rel != "" && strings.IndexByte(tokens[0], rel[0]) >= 0:
 			tokens, rel = tokens[1:], rel[1:]
 		case afterBytes != nil && bytesAt != "" && bytesAt[0] != '/':
 			bytesAt = bytesAt[1:]
@@ -304,8 +292,8 @@ func (c *config) addPattern(line string) error {
 			return err
 		}
 	}
-	if last := len(x.tokens) - 1; x.tokens[last].kind == '/' { // all that is below a directory, but not the directory
-		x.tokens = append(x.tokens, token{kind: '*'})
+	if last := len(x.tokens) - 1; x.tokens[last] == anyNames { // all that is below a directory, but not the directory
+		x.tokens = append(x.tokens, anyBytes)
 	} else { // the slash behind the last element
 		x.tokens = x.tokens[:last]
 	}
@@ -320,40 +308,41 @@ func (x *pattern) add(element string) (err error) {
 		return errors.New("it matches nothing, because no name is empty")
 	case element == "." || element == "..":
 		return fmt.Errorf("no path below a target has %s in it; /name is what is right below the target", element)
-	case strings.Contains(element, "\x00"):
+	case strings.ContainsAny(element, string([]rune{0, escaped})):
 		return errors.New("no name has a zero byte in it; a file of patterns is in UTF-8")
 	case strings.ContainsAny(element, string([]rune{'\\', escaped + '/'})):
 		return errors.New(`a name in it ends with a backslash; \\ is for the character`)
 	case len(element) > 1 && strings.Trim(element, "*") == "": // to git, *** is ** too
-		x.tokens = append(x.tokens, token{kind: '/'})
+		x.tokens = append(x.tokens, anyNames)
 		return nil
 	}
 	for text := []rune(element); len(text) > 0; {
-		first := text[0]
-		text = text[1:]
-		t := token{'[', string([]byte{byte(first), byte(first)})}
-		switch first {
+		t, rest := string([]byte{byte(text[0])}), text[1:]
+		switch text[0] {
 		case '*':
-			t = token{kind: '*'}
+			t = anyBytes
 		case '?':
-			t = token{'^', slash}
+			t, _, err = cutClass([]rune("^/]"))
 		case '[':
-			if t, text, err = cutClass(text); err != nil {
-				return err
-			}
+			t, rest, err = cutClass(rest)
 		}
+		if err != nil {
+			return err
+		}
+		text = rest
 		x.tokens = append(x.tokens, t)
 	}
-	x.tokens = append(x.tokens, token{'[', slash})
+	x.tokens = append(x.tokens, "/")
 	return nil
 }
 
 // cutClass returns the token of the class that text starts with, behind its [, and what follows it. As in git, a ] that
-// comes first is in the class, and so is a - that comes first or last.
-func cutClass(text []rune) (t token, rest []rune, err error) {
-	t.kind = '['
-	if len(text) > 0 && (text[0] == '!' || text[0] == '^') {
-		t, text = token{'^', slash}, text[1:]
+// comes first is in the class, and so is a - that comes first or last, and a slash never is.
+func cutClass(text []rune) (t string, rest []rune, err error) {
+	var named [256]bool
+	not := len(text) > 0 && (text[0] == '!' || text[0] == '^')
+	if not {
+		text = text[1:]
 	}
 	for first := true; len(text) > 0; first = false {
 		n := 1
@@ -363,16 +352,23 @@ func cutClass(text []rune) (t token, rest []rune, err error) {
 		from, to := byte(text[0]), byte(text[n-1])
 		switch {
 		case text[0] == ']' && !first:
+			for b := range named {
+				if named[b] != not && b != '/' {
+					t += string([]byte{byte(b)})
+				}
+			}
 			return t, text[1:], nil
 		case text[0] == '[' && len(text) > 1 && text[1] == ':':
-			return t, nil, errors.New("[: is not known; a digit is [0-9], and a letter [A-Za-z]")
+			return "", nil, errors.New("[: is not known; a digit is [0-9], and a letter [A-Za-z]")
 		case from > to:
-			return t, nil, errors.New("a range in it goes backwards")
+			return "", nil, errors.New("a range in it goes backwards")
 		}
-		t.ranges += string([]byte{from, to})
+		for b := int(from); b <= int(to); b++ {
+			named[b] = true
+		}
 		text = text[n:]
 	}
-	return t, nil, errors.New(`a [ has no ]; \[ is for the character`)
+	return "", nil, errors.New(`a [ has no ]; \[ is for the character`)
 }
 
 func main() {

@@ -267,6 +267,7 @@ func TestRun(t *testing.T) {
 		{"backslash at the end", []string{"-exclude", `a\`, "a.txt"}, 2, "", `for flag -exclude: a name in it ends with a backslash; \\ is for the character` + "\n"},
 		{"backslash before a slash", []string{"-exclude", `a\/b`, "a.txt"}, 2, "", `for flag -exclude: a name in it ends with a backslash`},
 		{"backslash before the slash at the end", []string{"-exclude", `a\/`, "a.txt"}, 2, "", `for flag -exclude: a name in it ends with a backslash`},
+		{"zero byte behind a backslash", []string{"-exclude", "a[^\\\x00-\xff]", "a.txt"}, 2, "", `no name has a zero byte in it`},
 		{"comment as pattern", []string{"-exclude", "#x", "a.txt"}, 2, "", `invalid value "#x" for flag -exclude: it is a comment; \# is for a name that starts with #` + "\n"},
 		{"empty pattern", []string{"-exclude", "", "a.txt"}, 2, "", `invalid value "" for flag -exclude: it matches nothing, because no name is empty` + "\n"},
 		{"spaces as pattern", []string{"-exclude", "  ", "a.txt"}, 2, "", `invalid value "  " for flag -exclude: it matches nothing, because no name is empty` + "\n"},
