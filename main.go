@@ -231,15 +231,15 @@ func matches(tokens []string, rel string) bool {
 			afterBytes, bytesAt = tokens, rel
 		case len(tokens) > 0 && tokens[0] == anyNames:
 			tokens = tokens[1:]
-			afterBytes, afterNames, namesAt = nil, tokens, rel
+			afterNames, namesAt = tokens, rel
 		case len(tokens) > 0 && rel != "" && strings.IndexByte(tokens[0], rel[0]) >= 0:
 			tokens, rel = tokens[1:], rel[1:]
-		case afterBytes != nil && bytesAt != "" && bytesAt[0] != '/':
+		case bytesAt != "" && bytesAt[0] != '/':
 			bytesAt = bytesAt[1:]
 			tokens, rel = afterBytes, bytesAt
-		case afterNames != nil && strings.Contains(namesAt, "/"):
+		case strings.Contains(namesAt, "/"):
 			_, namesAt, _ = strings.Cut(namesAt, "/")
-			afterBytes, tokens, rel = nil, afterNames, namesAt
+			tokens, rel = afterNames, namesAt
 		default:
 			return false
 		}
@@ -456,10 +456,9 @@ func listenTCP(ctx context.Context, address string) ([]net.Listener, error) {
 	if err != nil {
 		return nil, fmt.Errorf("listen tcp: %w", err)
 	}
-	slices.Sort(hosts) // 127.0.0.1 comes before ::1, for scripts that read one line of the log
 	// A peer that vanished is gone after 75 s: 15 s, and 15 s for each of 4 probes, which are the defaults.
 	lc := net.ListenConfig{KeepAliveConfig: net.KeepAliveConfig{Enable: true, Count: 4}}
-	return bindAll(slices.Compact(hosts), port, func(address string) (net.Listener, error) {
+	return bindAll(hosts, port, func(address string) (net.Listener, error) {
 		network := "tcp"
 		if strings.HasPrefix(address, "0.0.0.0:") {
 			network = "tcp4" // or it would be IPv6 as well
@@ -472,6 +471,8 @@ const portTries = 10 // to find one that is free on every address, which it near
 
 // bindAll binds port at all hosts. If port is 0, it picks one.
 func bindAll(hosts []string, port string, bind func(string) (net.Listener, error)) (bound []net.Listener, err error) {
+	slices.Sort(hosts) // 127.0.0.1 comes before ::1, for scripts that read one line of the log
+	hosts = slices.Compact(hosts)
 	for range portTries {
 		if bound, err = bindEach(hosts, port, bind); err == nil || port != "0" {
 			break

@@ -319,6 +319,7 @@ func TestRun(t *testing.T) {
 		{"help in full", []string{"-json", "--help", "a.txt"}, 0, usage, ""},
 		{"version", []string{"-version"}, 0, version() + "\n", ""},
 		{"version of a mistake", []string{"-max", "0", "-version", "a.txt"}, 0, version() + "\n", ""},
+		{"no such host", []string{"-tcp", "no..name:0", "a.txt"}, 1, "", "net-watcher: listen tcp: lookup no..name: no such host; -tcp chooses another address\n"},
 		{"address in use", []string{"-tcp", addr, "a.txt"}, 1, "", "listen tcp " + addr + ": "},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
@@ -420,7 +421,7 @@ func TestPatterns(t *testing.T) {
 		{`?.?`, `a.b .a a.bc a.ü`, `a.b`},
 		{`?.??`, `a.b a.bc a.ü`, `a.bc a.ü`}, // to git, ü is two
 		{`[a] []b]1 [!]c]2 [^d][d]`, `a b ]1 b1 a2 ]2 c2 ed dd`, `a ]1 b1 a2 ed`},
-		{`[a-c]1 [-x]2 [x-]3 [+--]4 [a-c-e]5`, `b1 -2 x2 -3 y3 ,4 -5 d5 e5`, `b1 -2 x2 -3 ,4 -5 e5`},
+		{`[a-c]1 [-x]2 [x-]3 [+--]4 [a-c-e]5 [a-a]6`, `b1 -2 x2 -3 y3 ,4 -5 d5 e5 a6`, `b1 -2 x2 -3 ,4 -5 e5 a6`},
 		{`[\]]1 [\a-\c]2 [a\-c]3 [\\]5 [\[:]6`, `]1 b2 b3 -3 \5 [6 :6`, `]1 b2 -3 \5 [6 :6`},
 		{`[[!a]1 [!!]2 [*?]3`, `[1 !1 a1 b1 !2 b2 *3 a3`, `[1 !1 a1 b2 *3`},
 		{`/a[+-9]b a[!x]c`, `a/b a.b a5b a/c a.c`, `a.b a5b a.c`}, // a slash is in the range
@@ -452,6 +453,7 @@ func TestManyStars(t *testing.T) {
 	t.Parallel()
 	for _, tt := range []struct{ pattern, path string }{
 		{strings.Repeat("*a", 30) + "b", strings.Repeat("a", 255)},
+		{strings.Repeat("*a/**/", 30) + "b", strings.Repeat(strings.Repeat("a", 255)+"/", 15) + "a"},
 		{strings.Repeat("**/a/", 30) + "b", strings.Repeat("a/", 2000) + "a"},
 	} {
 		var c config
@@ -732,6 +734,8 @@ func TestExposed(t *testing.T) {
 	if !strings.HasPrefix(p.addr, "0.0.0.0:") {
 		t.Errorf("listening on %s, want IPv4 only, as asked", p.addr)
 	}
+	p = start(t, "-tcp", ":0", "no-such-file")
+	p.waitLog("net-watcher: whoever can reach " + p.addr + " can subscribe")
 }
 
 // A boundListener is a listener that is bound to an address, and nothing else.
@@ -766,6 +770,10 @@ func TestBindAll(t *testing.T) {
 		{"one port for both", []string{v4, v6}, "0", nil, []string{"127.0.0.1:1001", "[::1]:1001"}, nil, nil},
 		{"no IPv6", []string{v4, v6}, "80", map[string]error{"[::1]:80": lacking}, []string{"127.0.0.1:80"}, nil, nil},
 		{"no IPv6 at all", []string{v4, v6}, "0", map[string]error{"[::1]:1001": syscall.EAFNOSUPPORT}, []string{"127.0.0.1:1001"}, nil, nil},
+		{"no IPv6 on Windows", []string{v4, v6}, "80", map[string]error{"[::1]:80": syscall.Errno(10049)}, []string{"127.0.0.1:80"}, nil, nil},
+		{"no IPv6 at all on Windows", []string{v4, v6}, "80", map[string]error{"[::1]:80": syscall.Errno(10047)}, []string{"127.0.0.1:80"}, nil, nil},
+		{"another order, and twice", []string{v6, v4, v6}, "80", nil, []string{"127.0.0.1:80", "[::1]:80"}, nil, nil},
+		{"twice, picked port in use", []string{v6, v4, v6}, "0", map[string]error{"[::1]:1001": used}, []string{"127.0.0.1:1002", "[::1]:1002"}, []string{"127.0.0.1:1001"}, nil},
 		{"no IPv4", []string{v4, v6}, "0", map[string]error{"127.0.0.1:0": lacking}, []string{"[::1]:1001"}, nil, nil},
 		{"nothing", []string{v4, v6}, "0", map[string]error{"127.0.0.1:0": lacking, "[::1]:0": lacking}, nil, nil, lacking},
 		{"first in use", []string{v4, v6}, "80", map[string]error{"127.0.0.1:80": used}, nil, nil, used},
@@ -1361,6 +1369,25 @@ func TestBrokenWrite(t *testing.T) {
 		ln, logged := begin(t, configure(t, "no-such-file"))
 		conn, _ := net.Pipe()
 		ln.conns <- brokenConn{conn}
+		synctest.Wait()
+		want := "subscriber 1 connected from pipe (1 connected)\nsubscriber 1 disconnected (0 connected)\n"
+		if got := logged.String(); !strings.HasSuffix(got, want) {
+			t.Errorf("logged %q, want %q at the end", got, want)
+		}
+	})
+}
+
+// A resetConn cannot be read, though nothing is wrong with writing.
+type resetConn struct{ slowConn }
+
+func (c resetConn) Read(b []byte) (int, error) { return 0, syscall.ECONNRESET }
+
+// TestReset has a read fail, and not for the end of what is sent. The subscriber is gone, so it is not probed.
+func TestReset(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		ln, logged := begin(t, configure(t, "no-such-file"))
+		conn, _ := net.Pipe()
+		ln.conns <- resetConn{slowConn{conn, new(atomic.Int32)}}
 		synctest.Wait()
 		want := "subscriber 1 connected from pipe (1 connected)\nsubscriber 1 disconnected (0 connected)\n"
 		if got := logged.String(); !strings.HasSuffix(got, want) {
