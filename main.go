@@ -237,7 +237,7 @@ func matches(tokens []string, rel string) bool {
 		case bytesAt != "" && bytesAt[0] != '/':
 			bytesAt = bytesAt[1:]
 			tokens, rel = afterBytes, bytesAt
-		case strings.Contains(namesAt, "/"):
+		case namesAt != "":
 			_, namesAt, _ = strings.Cut(namesAt, "/")
 			tokens, rel = afterNames, namesAt
 		default:
@@ -274,12 +274,11 @@ func (c *config) addPattern(line string) error {
 		return errors.New(`it is a comment; \# is for a name that starts with #`)
 	}
 	var text []rune // one for each byte
-	for i := 0; i < len(line); i++ {
-		if line[i] == '\\' && i+1 < len(line) {
-			i++
-			text = append(text, escaped+rune(line[i]))
+	for _, b := range []byte(line) {
+		if last := len(text) - 1; last >= 0 && text[last] == '\\' {
+			text[last] = escaped + rune(b)
 		} else {
-			text = append(text, rune(line[i]))
+			text = append(text, rune(b))
 		}
 	}
 	var x pattern
@@ -1161,7 +1160,7 @@ func parentOf(path string) string {
 }
 
 func trimSeparators(path string) string {
-	return strings.TrimRightFunc(path, func(r rune) bool { return r == '/' || r == os.PathSeparator })
+	return strings.TrimRight(path, "/"+string(os.PathSeparator))
 }
 
 // withSeparator returns the path with a separator at its end.
