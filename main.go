@@ -552,7 +552,8 @@ const sendBuffer = 64 << 10
 func serve(ctx context.Context, ln net.Listener, j *journal, slots *slots) {
 	var serving sync.WaitGroup
 	defer serving.Wait()
-	for conn := accept(ctx, ln, j.logger); conn != nil; conn = accept(ctx, ln, j.logger) {
+	var failing bool
+	for conn := accept(ctx, ln, &failing, j.logger); conn != nil; conn = accept(ctx, ln, &failing, j.logger) {
 		if !slots.take(ctx, j.logger) {
 			conn.Close()
 			return
@@ -601,16 +602,19 @@ func (s *slots) take(ctx context.Context, logger *log.Logger) bool {
 // After an Accept that failed, perhaps for want of descriptors, the pauses double from one to the other.
 const minBackOff, maxBackOff = 5 * time.Millisecond, time.Second
 
-// accept returns the next connection, or nil when ln is closed.
-func accept(ctx context.Context, ln net.Listener, logger *log.Logger) net.Conn {
+// accept returns the next connection, or nil when ln is closed. The log has one line for a spell of failures, which
+// failing remembers: it ends with a connection that comes without one, for at the limit each that leaves lets one in.
+func accept(ctx context.Context, ln net.Listener, failing *bool, logger *log.Logger) net.Conn {
 	for backOff := minBackOff; ; backOff = min(2*backOff, maxBackOff) {
 		conn, err := ln.Accept()
 		if err == nil || errors.Is(err, net.ErrClosed) {
+			*failing = *failing && backOff > minBackOff
 			return conn
 		}
-		if backOff == minBackOff {
+		if !*failing {
 			logger.Printf("%v; trying again", err)
 		}
+		*failing = true
 		wait(ctx, backOff)
 	}
 }

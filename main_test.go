@@ -1091,9 +1091,14 @@ func TestBackOff(t *testing.T) {
 		ln := &failingListener{pipeListener: newPipeListener(), failures: 10, began: time.Now()}
 		ln.dial("j")
 		var logged logText
-		if accept(t.Context(), ln, log.New(&logged, "", 0)) == nil {
-			t.Error("accepted nobody")
+		failing := false
+		next := func() {
+			t.Helper()
+			if accept(t.Context(), ln, &failing, log.New(&logged, "", 0)) == nil {
+				t.Error("accepted nobody")
+			}
 		}
+		next()
 		want := []time.Duration{0, 5, 15, 35, 75, 155, 315, 635, 1275, 2275}
 		for i := range want {
 			want[i] *= time.Millisecond
@@ -1101,8 +1106,14 @@ func TestBackOff(t *testing.T) {
 		if !slices.Equal(ln.tries, want) {
 			t.Errorf("tried after %v, want %v", ln.tries, want)
 		}
-		if got, want := logged.String(), "too many open files; trying again\n"; got != want {
-			t.Errorf("logged %q, want %q", got, want)
+		for _, failures := range []int{11, 11, 12} { // the same spell, its end, and another one
+			ln.failures = failures
+			ln.dial("k")
+			next()
+			const line = "too many open files; trying again\n"
+			if got, want := logged.String(), strings.Repeat(line, failures/12+1); got != want {
+				t.Errorf("logged %q, want %q", got, want)
+			}
 		}
 	})
 }
