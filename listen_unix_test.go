@@ -14,9 +14,6 @@ import (
 	"os/exec"
 	"os/signal"
 	"path/filepath"
-	"regexp"
-	"slices"
-	"strconv"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -28,18 +25,6 @@ import (
 
 // Tests that listen on a Unix socket in this process run alone until they do,
 // because the umask of that moment is everybody's.
-
-// socketDir returns a directory with a path short enough for sockets, which
-// that of t.TempDir may not be.
-func socketDir(t *testing.T) string {
-	t.Helper()
-	dir, err := os.MkdirTemp("", "nw")
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() { os.RemoveAll(dir) })
-	return dir
-}
 
 // leaveSocket leaves at path the socket of a server that is no more.
 func leaveSocket(path string) error {
@@ -332,50 +317,6 @@ func TestRunUnix(t *testing.T) {
 			t.Errorf("got status %d and %q, want 1 and %q", status, &stderr, tt.stderr)
 		}
 	}
-}
-
-// shell runs a script in a process group of its own, which kill ends. Its input
-// stays open, as a terminal's does. What it writes goes to out.
-func shell(t *testing.T, script string, args ...string) (cmd *exec.Cmd, out *logText, kill func()) {
-	t.Helper()
-	out = &logText{}
-	cmd = exec.Command("sh", append([]string{"-c", script}, args...)...)
-	cmd.Env = append(os.Environ(), "NET_WATCHER_TEST_MAIN=1", "GORACE=atexit_sleep_ms=0")
-	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
-	cmd.Stdout = out
-	cmd.Stderr = out
-	if _, err := cmd.StdinPipe(); err != nil {
-		t.Fatal(err)
-	}
-	if err := cmd.Start(); err != nil {
-		t.Fatal(err)
-	}
-	kill = sync.OnceFunc(func() {
-		if cmd.ProcessState == nil { // else the number may be another's by now
-			syscall.Kill(-cmd.Process.Pid, syscall.SIGKILL)
-			cmd.Wait()
-		}
-	})
-	t.Cleanup(kill)
-	return cmd, out, kill
-}
-
-// spawn runs net-watcher as a process, by a script that has its command line as "$0" "$@".
-func spawn(t *testing.T, script string, args ...string) (*exec.Cmd, *logText) {
-	t.Helper()
-	self, err := os.Executable()
-	if err != nil {
-		t.Fatal(err)
-	}
-	cmd, log, _ := shell(t, script, append([]string{self, "-interval", "1ms"}, args...)...)
-	return cmd, log
-}
-
-// ends waits for the end of what shell started and returns its state.
-func ends(cmd *exec.Cmd) *os.ProcessState {
-	defer time.AfterFunc(longEnough, func() { syscall.Kill(-cmd.Process.Pid, syscall.SIGKILL) }).Stop()
-	cmd.Wait()
-	return cmd.ProcessState
 }
 
 func TestSignals(t *testing.T) {
@@ -779,6 +720,99 @@ func TestUnmounted(t *testing.T) {
 	a.hears("removed", dir+"/file") // of the other target
 }
 
+// TestFlicker has a bind mount go and come back again and again, over an empty directory and over one with files of the
+// same names, inside a tree, as a target, and below named files. Only what is written then is told.
+func TestFlicker(t *testing.T) {
+	t.Parallel()
+	for _, names := range [][]string{nil, {"share/a", "share/b"}} {
+		back, dir, beside := t.TempDir(), t.TempDir(), filepath.Join(t.TempDir(), "beside")
+		writeFiles(t, back, "a", "b")
+		writeFiles(t, filepath.Dir(beside), "beside")
+		writeFiles(t, dir, append(names, "share/d/below")...)
+		if err := os.Chtimes(back+"/a", time.Unix(2e8, 1), time.Unix(2e8, 1)); err != nil {
+			t.Fatal(err)
+		}
+		again := mounted(t, dir+"/share", "mount", "--bind", back, dir+"/share")
+		p := start(t, dir, dir+"/share", dir+"/share/a", dir+"/share/b", beside)
+		a := p.subscribe()
+		for _, path := range []string{dir + "/", dir + "/share/", dir + "/share/a", dir + "/share/b", beside} {
+			a.hears("watching", path)
+		}
+		for range 100 {
+			again()
+		}
+		a.hearsNothing(t, beside)
+		replace(t, back+"/b", "more")
+		told := []string{a.line(), a.line(), a.line()} // by each of the targets
+		for _, line := range told {
+			if !strings.HasPrefix(line, "changed ") || !strings.HasSuffix(line, "/share/b") {
+				t.Errorf("got %q, want changed TIME .../share/b", line)
+			}
+		}
+	}
+}
+
+// TestBoundToItself takes away a bind mount of a directory over itself, which shows the same files. Another directory in
+// its place is no lost mount then.
+func TestBoundToItself(t *testing.T) {
+	t.Parallel()
+	dir, beside := t.TempDir(), filepath.Join(t.TempDir(), "beside")
+	writeFiles(t, dir, "d/f", "e/g")
+	writeFiles(t, filepath.Dir(beside), "beside")
+	mounted(t, dir+"/d", "mount", "--bind", dir+"/d", dir+"/d")
+	p := start(t, dir+"/d", beside)
+	a := p.subscribe()
+	a.hears("watching", dir+"/d/")
+	a.hears("watching", beside)
+	if err := unmount(dir + "/d"); err != nil {
+		t.Fatal(err)
+	}
+	for range 2 * maxHolds {
+		a.hearsNothing(t, beside)
+	}
+	if err := errors.Join(os.Rename(dir+"/d", dir+"/old"), os.Rename(dir+"/e", dir+"/d")); err != nil {
+		t.Fatal(err)
+	}
+	a.hears("created", dir+"/d/g")
+	a.hears("removed", dir+"/d/f")
+}
+
+// TestSearchable has a target in a working directory below one that the user may not search, as a service may have
+// that entered its directory before it gave up its rights.
+func TestSearchable(t *testing.T) {
+	t.Parallel()
+	needs(t, "setpriv")
+	dir, err := os.MkdirTemp("", "") // not below that of the test, which is root's alone
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { os.RemoveAll(dir) })
+	writeFiles(t, dir, "here/f", "here/tree/f")
+	if err := errors.Join(os.Chmod(dir, 0o700), os.Chmod(dir+"/here", 0o755), os.Chmod(dir+"/here/tree", 0o755)); err != nil {
+		t.Fatal(err)
+	}
+	_, log := spawn(t, `cd `+dir+`/here && cp "$0" program && chmod 755 program &&
+		exec setpriv --reuid=65534 --regid=65534 --clear-groups ./program "$@"`, "-tcp", "127.0.0.1:0", "f", "tree")
+	t.Cleanup(func() { t.Log(log) })
+	a := dialPeer(t, "tcp", strings.TrimPrefix(log.wait(t, "listening on"), "net-watcher: listening on "))
+	a.hears("watching", "f")
+	a.hears("watching", "tree/")
+	replace(t, dir+"/here/f", "more")
+	a.hears("changed", "f")
+	replace(t, dir+"/here/tree/f", "more")
+	if line := a.line(); !strings.HasSuffix(line, " tree/f") && !strings.HasSuffix(line, " tree/f.new") {
+		t.Errorf("got %q, want a line about tree/f", line)
+	}
+
+	// The paths are absolute again as soon as they can be searched.
+	if err := os.Chmod(dir, 0o755); err != nil {
+		t.Fatal(err)
+	}
+	replace(t, dir+"/here/f", "still more")
+	for line := a.line(); !strings.HasSuffix(line, " f"); line = a.line() {
+	}
+}
+
 // TestIdle traces what a server opens on a local disk while nothing changes.
 func TestIdle(t *testing.T) {
 	t.Parallel()
@@ -902,22 +936,6 @@ func TestClients(t *testing.T) {
 	}
 }
 
-// needs skips a test for want of a command. Of the many programs called nc it is
-// OpenBSD's whose flags are used.
-func needs(t *testing.T, commands ...string) {
-	t.Helper()
-	for _, name := range commands {
-		if _, err := exec.LookPath(name); err != nil {
-			t.Skip(err)
-		}
-		if name == "nc" {
-			if help, _ := exec.Command("nc", "-h").CombinedOutput(); !strings.Contains(string(help), "OpenBSD") {
-				t.Skip("nc is not OpenBSD's")
-			}
-		}
-	}
-}
-
 // A movedInfo describes a file that is on another device now.
 type movedInfo struct{ os.FileInfo }
 
@@ -955,123 +973,4 @@ func TestSlowRemount(t *testing.T) {
 	p.poll(t.Context())
 	remounted.Store(true)
 	p.poll(t.Context())
-}
-
-// serverFlags returns the flags of the server that README names above the recipe, without its socket and target.
-func serverFlags(t *testing.T, recipe string) []string {
-	t.Helper()
-	before, _, _ := strings.Cut(readText(t, "README.md"), recipe)
-	named := regexp.MustCompile(`server: net-watcher (.*) \S+\n`).FindAllStringSubmatch(before+recipe, -1)
-	if len(named) == 0 {
-		t.Fatalf("README names no server above\n%s", recipe)
-	}
-	return strings.Fields(strings.TrimSuffix(named[len(named)-1][1], "-unix /tmp/w.sock"))
-}
-
-// testGroup has a member of a group and a stranger connect to a server that another group than its user's owns.
-func testGroup(t *testing.T, recipe string) {
-	needs(t, "sg", "setpriv", "nc")
-	if os.Getuid() != 0 {
-		t.Skip("only root can run commands as other users")
-	}
-	t.Parallel()
-	self, err := os.Executable()
-	if err != nil {
-		t.Fatal(err)
-	}
-	dir := socketDir(t)
-	do(t, dir, "chmod 711 .")
-	_, log, _ := shell(t, adapt(t, recipe, "sg files", "exec sg daemon", "net-watcher", "exec "+self, "/tmp/w.sock", dir+"/w.sock"))
-	log.wait(t, "listening on")
-	connect := func(group string) (*exec.Cmd, *logText) {
-		cmd, out, _ := shell(t, fmt.Sprintf("exec setpriv --reuid 4242 --regid %s --clear-groups nc -U %s/w.sock", group, dir))
-		return cmd, out
-	}
-	_, out := connect("daemon")
-	out.wait(t, "waiting")
-	if cmd, out := connect("4243"); ends(cmd).Success() || !strings.Contains(out.String(), "Permission denied") {
-		t.Errorf("a stranger got\n%s", out)
-	}
-}
-
-// testRefusal lets the mirror in Python meet a server that lacks one of its flags. It names the flag and ends.
-func testRefusal(t *testing.T, recipe, given string) {
-	t.Parallel()
-	sock := filepath.Join(socketDir(t), "w.sock")
-	_, log := spawn(t, `exec "$0" "$@"`, given, "-unix", sock, t.TempDir())
-	log.wait(t, "listening on")
-	cmd, out, _ := shell(t, `exec python3 -c "$0"`, adapt(t, recipe, "/tmp/w.sock", sock))
-	_, missing, _ := strings.Cut(t.Name(), "without_")
-	if state, want := ends(cmd), "the server runs without "+missing+"\n"; state.ExitCode() != 1 || !strings.HasSuffix(out.String(), want) {
-		t.Errorf("got %v and\n%swant exit status 1 and %s", state, out, want)
-	}
-}
-
-// testPage is a page that listens for events. It hears one for each burst of changes, and none for a greeting.
-func testPage(t *testing.T, recipe string) {
-	needs(t, "nc", "node")
-	t.Parallel()
-	dir, sock := t.TempDir(), filepath.Join(socketDir(t), "w.sock")
-	serve := func() *exec.Cmd {
-		cmd, log := spawn(t, `exec "$0" "$@"`, append(serverFlags(t, recipe), "-unix", sock, dir)...)
-		log.wait(t, "listening on")
-		return cmd
-	}
-	server := serve()
-	http := filepath.Join(socketDir(t), "http.sock")
-	program := adapt(t, recipe, "/tmp/w.sock", sock, `8080, "localhost"`, strconv.Quote(http), "sleep 1", "sleep 0.01")
-	lines := regexp.MustCompile(`// run by: (.*) \| node reload.js\n`).FindStringSubmatch(program)
-	if lines == nil {
-		t.Fatalf("got\n%s\nwant a line with the command that runs it", recipe)
-	}
-	_, sent, _ := shell(t, `(`+lines[1]+`) | tee /dev/stderr | node -e "$0"`, program)
-	t.Cleanup(func() {
-		if t.Failed() {
-			t.Logf("the lines:\n%s", sent)
-		}
-	})
-	until(t, func() bool {
-		conn, err := net.Dial("unix", http)
-		if err == nil {
-			conn.Close()
-		}
-		return err == nil
-	}, "server of pages")
-	page := dialPeer(t, "unix", http)
-	fmt.Fprint(page, "GET / HTTP/1.0\r\nOrigin: http://localhost:3000\r\n\r\n")
-	var head []string
-	for line := page.line(); line != "\r"; line = page.line() {
-		head = append(head, line)
-	}
-	for _, want := range []string{"Content-Type: text/event-stream\r", "Access-Control-Allow-Origin: *\r"} {
-		if !slices.Contains(head, want) {
-			t.Errorf("got %q, want %q in it", head, want)
-		}
-	}
-	greeting := func(n int) {
-		t.Helper()
-		until(t, func() bool { return strings.Count(sent.String(), "watching ") == n }, "greeting %d", n)
-	}
-	greeting(1)
-	server.Process.Kill()
-	ends(server)
-	serve()
-	greeting(2)
-	quiet := func(after string) {
-		t.Helper()
-		page.SetReadDeadline(time.Now().Add(300 * time.Millisecond)) // a wrong event would come after a third of that
-		if early, err := page.lines.Peek(1); err == nil {
-			t.Errorf("got %q after %s, want no event", early, after)
-		}
-	}
-	quiet("greetings")
-	for burst := range 2 {
-		for n := range 20 {
-			replace(t, fmt.Sprintf("%s/%d", dir, n), strings.Repeat("x", burst+1))
-		}
-		if line := page.line() + page.line(); line != "data: reload" {
-			t.Errorf("got %q, want one event", line)
-		}
-	}
-	quiet("one for each burst")
 }

@@ -89,7 +89,9 @@ type usageError struct{ error }
 
 // parse makes a config of the command line. Its errors are mistakes there, and flag.ErrHelp.
 func parse(args []string) (config, error) {
-	c := config{tcp: "localhost:60300", mode: 0o600, pollConfig: pollConfig{interval: 250 * time.Millisecond, stat: os.Stat, lstat: os.Lstat}}
+	c := config{tcp: "localhost:60300", mode: 0o600, pollConfig: pollConfig{
+		interval: 250 * time.Millisecond, mountEvents: new(atomic.Uint64), disk: disk{stat: os.Stat, lstat: os.Lstat},
+	}}
 	c.dir, _ = os.Getwd() // if it is gone, relative targets stay relative
 	c.open = func(name string) (*os.File, error) { return os.OpenFile(name, os.O_RDONLY|nonblock, 0) }
 	flags := c.flags()
@@ -412,6 +414,7 @@ func run(ctx context.Context, args []string, stdout, stderr io.Writer) error {
 	if err != nil && ctx.Err() == nil { // a signal at this moment is no failure
 		return err
 	}
+	c.countMountEvents(ctx)
 	logger, flush := newLog(stderr)
 	watch(ctx, c, listeners, logger)
 	flush()
@@ -455,7 +458,8 @@ func listenTCP(ctx context.Context, address string) ([]net.Listener, error) {
 	if err != nil {
 		return nil, fmt.Errorf("listen tcp: %w", err)
 	}
-	// A peer that vanished is gone after 75 s: 15 s, and 15 s for each of 4 probes, which are the defaults.
+	// A peer that vanished is gone after 75 s: 15 s, and 15 s for each of 4 probes, which are the defaults. If lines were
+	// on their way to it, that is left to the system, which on Linux tries for a quarter of an hour.
 	lc := net.ListenConfig{KeepAliveConfig: net.KeepAliveConfig{Enable: true, Count: 4}}
 	return bindAll(hosts, port, func(address string) (net.Listener, error) {
 		network := "tcp"
