@@ -1168,7 +1168,7 @@ func parentOf(path string) string {
 }
 
 func trimSeparators(path string) string {
-	return strings.TrimRight(path, "/"+string(os.PathSeparator))
+	return strings.TrimRightFunc(path, func(r rune) bool { return r == '/' || r == os.PathSeparator })
 }
 
 // withSeparator returns the path with a separator at its end.
