@@ -528,15 +528,15 @@ func (p *poller) statBelow(e *entry) (os.FileInfo, error) {
 			fi = to
 		}
 	}
-	if err == nil && kindOf(fi) != e.stamp.kind && p.excludes(e.path, fi.IsDir()) {
+	if err == nil && kindOf(fi) != e.stamp.kind && p.patterns.exclude(p.below(e.path), fi.IsDir()) {
 		err = fs.ErrNotExist
 	}
 	return fi, err
 }
 
-// excludes reports whether a pattern excludes what is at path in the tree.
-func (p *poller) excludes(path string, dir bool) bool {
-	return len(p.patterns) > 0 && p.patterns.exclude(filepath.ToSlash(path[len(withSeparator(p.roots[0].path)):]), dir)
+// below returns the part of path that patterns are for: what follows the target, with slashes.
+func (p *poller) below(path string) string {
+	return filepath.ToSlash(path[len(withSeparator(p.roots[0].path)):])
 }
 
 const rereadEvery = 16 // polls, about: some file systems do not keep the times of directories
@@ -558,7 +558,8 @@ func (p *poller) lookInside(e *entry, s *sight, f fileSystem) {
 		(p.polls.Load()+p.seen.Load())%rereadEvery == 0:
 		var skip func(fs.DirEntry) bool
 		if len(p.patterns) > 0 {
-			skip = func(d fs.DirEntry) bool { return p.excludes(withSeparator(e.path)+d.Name(), d.IsDir()) }
+			below := p.below(withSeparator(e.path))
+			skip = func(d fs.DirEntry) bool { return p.patterns.exclude(below+d.Name(), d.IsDir()) }
 		}
 		s.names, s.err = p.names(e.path, e.condition == failing, skip, &p.answers)
 		if absent(s.err) { // a directory that was removed while something is mounted from it, or since the stat
