@@ -539,11 +539,14 @@ func (p *poller) below(path string) string {
 	return filepath.ToSlash(path[len(withSeparator(p.roots[0].path)):])
 }
 
+// comparesAll reports whether -content has the contents on f compared at every poll.
+func (p *poller) comparesAll(f fileSystem) bool { return p.content && !f.smb }
+
 const rereadEvery = 16 // polls, about: some file systems do not keep the times of directories
 
 // lookInside reads what is in e if the stamp in s does not tell: the content of a file, or the names in a directory.
 func (p *poller) lookInside(e *entry, s *sight, f fileSystem) {
-	always, same := p.content && !f.smb, s.stamp.same(&e.stamp)
+	always, same := p.comparesAll(f), s.stamp.same(&e.stamp)
 	if s.doubt = e.doubt; !same {
 		s.doubt = doubtOf(e.stamp, s.stamp, p.now, time.Now(), always)
 	}
@@ -678,7 +681,7 @@ func (p *poller) takeInside(e *entry, s *sight) {
 	case differs:
 		e.differs(&before)
 	}
-	always := p.content && s.stamp.kind == file && !e.fileSystem().smb
+	always := s.stamp.kind == file && p.comparesAll(e.fileSystem())
 	if !always && time.Now().After(d.until) && (s.sumErr == nil || absent(s.sumErr) || errors.Is(s.sumErr, fs.ErrPermission)) {
 		e.doubt = nil
 	}
@@ -913,7 +916,8 @@ func (p *poller) shown(e *entry, k kind) string {
 	return path
 }
 
-// An entry is a path that a poller knows. There can be a million, so it is small. Who polls it may change it.
+// An entry is a path that a poller knows. There can be a million, so it is small. Only the goroutine that visits it
+// changes it.
 type entry struct {
 	path      string // what stat is given
 	parent    *entry // nil for a target
@@ -976,7 +980,7 @@ type ground struct {
 	guard
 }
 
-// A target is what is kept of a target beside that. Supervise reads index and line.
+// A target is what a poller keeps of a target beside its site. Supervise reads index and line.
 type target struct {
 	index  int32
 	line   string // what the log is to say of it after its first poll
@@ -1046,15 +1050,17 @@ func (e *entry) list(names []string) {
 		slices.SortFunc(e.site.entries, func(a, b *entry) int { return cmp.Compare(a.path, b.path) })
 	}
 	e.site.stale, e.site.read = false, true
-	e.site.leaving = slices.ContainsFunc(e.site.entries, func(c *entry) bool { return c.unlisted })
+	e.site.leaving = slices.ContainsFunc(e.site.entries, (*entry).isUnlisted)
 }
+
+func (e *entry) isUnlisted() bool { return e.unlisted }
 
 // forget drops the entries in e that are gone, when everybody is told. A link to nothing is listed, and stays.
 func (e *entry) forget() {
 	e.site.entries = slices.DeleteFunc(e.site.entries, func(c *entry) bool {
 		return (c.unlisted || e.stamp.kind != directory) && !c.stamp.there() && c.pending == nil
 	})
-	e.site.leaving = slices.ContainsFunc(e.site.entries, func(c *entry) bool { return c.unlisted })
+	e.site.leaving = slices.ContainsFunc(e.site.entries, (*entry).isUnlisted)
 }
 
 // A pending difference waits to be certain, to settle, and for its parent's turn. With the size of an entry, 100,000
