@@ -79,8 +79,9 @@ type config struct {
 	json      bool
 	max       int
 	version   bool
-	targets   []string // as typed, each once
-	unread    error    // why a file of -exclude-from could not be read, which is no misuse
+	targets   []string      // as typed, each once
+	unread    error         // why a file of -exclude-from could not be read, which is no misuse
+	longWrite time.Duration // after which a write counts as blocked
 	pollConfig
 }
 
@@ -89,7 +90,7 @@ type usageError struct{ error }
 
 // parse makes a config of the command line. Its errors are mistakes there, and flag.ErrHelp.
 func parse(args []string) (config, error) {
-	c := config{tcp: "localhost:60300", mode: 0o600, pollConfig: pollConfig{
+	c := config{tcp: "localhost:60300", mode: 0o600, longWrite: longWrite, pollConfig: pollConfig{
 		interval: 250 * time.Millisecond, mountEvents: new(atomic.Uint64), disk: disk{stat: os.Stat, lstat: os.Lstat},
 	}}
 	c.dir, _ = os.Getwd() // if it is gone, relative targets stay relative
@@ -522,7 +523,7 @@ func watch(ctx context.Context, c config, listeners []net.Listener, logger *log.
 		debug.SetGCPercent(gcPercent)
 	}
 	debug.SetMaxThreads(maxThreads)
-	j := newJournal(c.targets, format{json: c.json, started: time.Now()}, c.list, logger)
+	j := newJournal(c, logger)
 	polling := newPolling(c.targets, c.pollConfig, logger, j.append)
 	polling.start(ctx)
 	slots := &slots{taken: make(chan struct{}, c.max)}
@@ -680,7 +681,10 @@ type journal struct {
 	format format
 	list   bool
 	logger *log.Logger
-	limit  int // of unread records: maxRecords, except in tests
+
+	// Tests have others than maxRecords and longWrite.
+	limit     int // of unread records
+	longWrite time.Duration
 
 	// Calls under mu do not block: logging, which counts subscribers in order, and setting deadlines.
 	mu         sync.Mutex
@@ -701,15 +705,20 @@ type journal struct {
 	deliverers  int
 	writing     int            // deliverers that are in a write
 	delivering  sync.WaitGroup // has the deliverers in it
+	relief      *time.Timer    // calls relieveLong
+	eager       bool           // a write has been blocked since the queue was last empty
 }
 
 const maxRecords = 1 << 20 // bounds the memory that a subscriber can cost by not reading
 
-func newJournal(names []string, f format, list bool, logger *log.Logger) *journal {
-	return &journal{
-		names: names, format: f, list: list, logger: logger, limit: maxRecords, targets: make([]change, len(names)),
+func newJournal(c config, logger *log.Logger) *journal {
+	j := &journal{
+		names: c.targets, format: format{json: c.json, started: time.Now()}, list: c.list, logger: logger,
+		limit: maxRecords, longWrite: c.longWrite, targets: make([]change, len(c.targets)),
 		byPath: map[pathKey]*record{}, spans: map[cursor]span{},
 	}
+	j.relief = time.AfterFunc(time.Hour, j.relieveLong)
+	return j
 }
 
 // open begins to number changes, when subscribers may come. What is in the list has a number.
@@ -821,6 +830,19 @@ func (j *journal) rouse(s *subscriber) {
 	j.relieve()
 }
 
+// A write that lasts so long counts as blocked; others take some microseconds. Without the wait, two deliverers would
+// always share the work, and get into each other's way: the same lines would cost a fifth more CPU.
+const longWrite = time.Millisecond
+
+// relieveLong is called when no write has begun for the time of longWrite. If that is because all are blocked, many
+// readers may be suspended, so deliverers do not wait any more before they relieve each other, until the queue is empty.
+func (j *journal) relieveLong() {
+	j.mu.Lock()
+	defer j.mu.Unlock()
+	j.eager = j.first != nil
+	j.relieve()
+}
+
 // relieve starts a deliverer if somebody is due and those that there are may all be blocked in a write. So a reader who
 // is suspended holds up one deliverer, and nobody else.
 func (j *journal) relieve() {
@@ -848,6 +870,7 @@ func (j *journal) deliver() {
 			j.remove(s)
 		}
 	}
+	j.eager = false
 	j.deliverers--
 }
 
@@ -862,7 +885,11 @@ func (j *journal) take() *subscriber {
 // fails may have cut a line, so it ends s.
 func (j *journal) write(s *subscriber, lines []byte) {
 	j.writing++
-	j.relieve()
+	if j.eager {
+		j.relieve()
+	} else {
+		j.relief.Reset(j.longWrite)
+	}
 	j.mu.Unlock()
 	_, err := s.conn.Write(lines)
 	j.mu.Lock()

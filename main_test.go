@@ -1217,7 +1217,7 @@ func TestLogWriter(t *testing.T) {
 type journalTest struct{ *journal }
 
 func newJournalTest(t testing.TB, list bool) journalTest {
-	l := journalTest{newJournal([]string{"x"}, format{}, list, log.New(t.Output(), "", 0))}
+	l := journalTest{newJournal(config{targets: []string{"x"}, pollConfig: pollConfig{list: list}}, log.New(t.Output(), "", 0))}
 	l.deliverers = 1
 	return l
 }
@@ -1413,7 +1413,7 @@ func TestReset(t *testing.T) {
 // reader who is suspended one, and that each is back when something changes.
 func TestDeliverersEnd(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		j := newJournal([]string{"x"}, format{}, false, log.New(t.Output(), "", 0))
+		j := newJournal(config{targets: []string{"x"}}, log.New(t.Output(), "", 0))
 		ln := newPipeListener()
 		var serving sync.WaitGroup
 		serving.Go(func() { serve(t.Context(), ln, j, &slots{taken: make(chan struct{}, 3)}) })
@@ -1447,6 +1447,48 @@ func TestDeliverersEnd(t *testing.T) {
 		if j.deliverers != 0 || j.writing != 0 {
 			t.Errorf("got %d deliverers, %d in a write, want none", j.deliverers, j.writing)
 		}
+		j.close()
+		ln.Close()
+		serving.Wait()
+		j.delivering.Wait()
+	})
+}
+
+// TestRelief has twenty readers suspended at the same change. The one behind them waits for the first write that
+// lasts, and for no other. Once they have stopped, it waits for none of them.
+func TestRelief(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		j := newJournal(configure(t, "x"), log.New(t.Output(), "", 0))
+		ln := newPipeListener()
+		var serving sync.WaitGroup
+		serving.Go(func() { serve(t.Context(), ln, j, &slots{taken: make(chan struct{}, 21)}) })
+		var suspended []*client
+		for range 20 {
+			suspended = append(suspended, ln.dial("suspended"))
+		}
+		reader := ln.dial("reader")
+		synctest.Wait()
+		for _, c := range append(suspended, reader) {
+			c.drain()
+		}
+		for _, want := range []time.Duration{longWrite, 0} {
+			j.append([]change{{path: "x", root: true, stamp: stamp{kind: file}}})
+			start := time.Now()
+			reader.down.SetReadDeadline(start.Add(time.Second))
+			_, err := reader.down.Read(make([]byte, 100))
+			if took := time.Since(start); took != want || err != nil {
+				t.Errorf("got %v and the error %v, want %v", took, err, want)
+			}
+		}
+		for _, c := range suspended {
+			c.drain()
+		}
+		time.Sleep(2 * longWrite)
+		j.mu.Lock()
+		if j.eager || j.deliverers != 0 {
+			t.Errorf("got %d deliverers, eager: %v; want none", j.deliverers, j.eager)
+		}
+		j.mu.Unlock()
 		j.close()
 		ln.Close()
 		serving.Wait()
@@ -1748,7 +1790,7 @@ func benchmarkChange(b *testing.B, network string, n int) {
 // been greeted when it returns.
 func serveAudience(b *testing.B, ln net.Listener, a *audience) *journal {
 	logger := log.New(io.Discard, "", 0)
-	l := newJournal([]string{"x"}, format{}, false, logger)
+	l := newJournal(configure(b, "x"), logger)
 	l.open()
 	var serving sync.WaitGroup
 	serving.Go(func() { serve(context.Background(), ln, l, &slots{taken: make(chan struct{}, a.size)}) })

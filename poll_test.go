@@ -299,7 +299,7 @@ func (s *script) watch(args []string) error {
 	if err != nil {
 		return err
 	}
-	c.dir = s.dir
+	c.dir, c.longWrite = s.dir, 0
 	c.stat = func(name string) (os.FileInfo, error) { return s.look(name, true) }
 	c.lstat = func(name string) (os.FileInfo, error) { return s.look(name, false) }
 	c.open = s.open
