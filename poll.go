@@ -542,11 +542,16 @@ func (p *poller) below(path string) string {
 // comparesAll reports whether -content has the contents on f compared at every poll.
 func (p *poller) comparesAll(f fileSystem) bool { return p.content && !f.smb }
 
-const rereadEvery = 16 // polls, about: some file systems do not keep the times of directories
+// So many polls, about, pass until a directory is read again that seems to be as it was: some file systems do not keep
+// the times of directories, most of them over a network.
+const rereadNetwork, rereadLocal = 16, 64
 
 // lookInside reads what is in e if the stamp in s does not tell: the content of a file, or the names in a directory.
 func (p *poller) lookInside(e *entry, s *sight, f fileSystem) {
-	always, same := p.comparesAll(f), s.stamp.same(&e.stamp)
+	always, same, rereadEvery := p.comparesAll(f), s.stamp.same(&e.stamp), uint64(rereadLocal)
+	if f.network {
+		rereadEvery = rereadNetwork
+	}
 	if s.doubt = e.doubt; !same {
 		s.doubt = doubtOf(e.stamp, s.stamp, p.now, time.Now(), always)
 	}
@@ -557,7 +562,7 @@ func (p *poller) lookInside(e *entry, s *sight, f fileSystem) {
 			s.err = s.sumErr
 		}
 	case s.stamp.kind != directory || !p.tree:
-	case !same, s.doubt != nil, e.condition == failing, e.site == nil, e.site.stale,
+	case !same, s.stamp.ctime != e.stamp.ctime, s.doubt != nil, e.condition == failing, e.site == nil, e.site.stale,
 		(p.polls.Load()+p.seen.Load())%rereadEvery == 0:
 		var skip func(fs.DirEntry) bool
 		if len(p.patterns) > 0 {
