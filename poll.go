@@ -196,7 +196,7 @@ type poller struct {
 	moved   bool            // that had changed since the poll before
 	opened  map[string]bool // directories above the targets
 	helpers atomic.Int32    // goroutines that visit entries, beside the first one
-	slowFor atomic.Int64    // while it is above 0, calls count as slow
+	slow    atomic.Int64    // see slower
 
 	judging   sync.Mutex // guards sites while entries in them are judged, and
 	differing []*entry   // those that are seen to differ from what subscribers know, or were
@@ -335,13 +335,33 @@ const (
 	slowCall    = 100 * time.Microsecond // a call that takes so long waits for something other than this machine
 	maxHelpers  = 31                     // 32 such calls at a time take no longer than one
 	sampleEvery = 8                      // of so many fast calls, the time of one is taken
-	slowSpell   = 128                    // so many fast calls after a slow one end the help
+
+	// Of what slower returns.
+	slowLocal = 16
+	helpAbove = 64
+	mostSlow  = helpAbove + 128
 )
+
+// slower returns how slow calls are, which were slow before, after one that took so long. On a network mount one slow
+// call brings help for the next 128, because it may be the only one in its directory. On a local disk a call is slow
+// now and then because this machine does something else, so that takes five, close together.
+func slower(slow int64, took time.Duration, network bool) int64 {
+	switch {
+	case took <= slowCall:
+		return max(slow-1, 0)
+	case network:
+		return mostSlow
+	}
+	return min(slow+slowLocal, mostSlow)
+}
+
+// isSlow reports whether calls are so slow that helpers are of use.
+func (p *poller) isSlow() bool { return p.slow.Load() > helpAbove }
 
 // visitAll visits each of es, with helpers while calls are slow.
 func (p *poller) visitAll(es []*entry, above error) {
 	for i, e := range es {
-		if p.slowFor.Load() > 0 {
+		if p.isSlow() {
 			p.share(es[i:], above)
 			return
 		}
@@ -356,13 +376,13 @@ func (p *poller) share(es []*entry, above error) {
 	var helped sync.WaitGroup
 	var work func(all bool)
 	work = func(all bool) {
-		for all || p.slowFor.Load() > 0 {
+		for all || p.isSlow() {
 			n := int(begun.Add(1))
 			if n > len(es) {
 				return
 			}
 			h := p.helpers.Load()
-			if n < len(es) && h < maxHelpers && p.slowFor.Load() > 0 && p.helpers.CompareAndSwap(h, h+1) {
+			if n < len(es) && h < maxHelpers && p.isSlow() && p.helpers.CompareAndSwap(h, h+1) {
 				helped.Go(func() {
 					work(false)
 					p.helpers.Add(-1)
@@ -391,19 +411,15 @@ func (p *poller) visit(e *entry, above error) {
 	p.visitAll(e.site.entries, below)
 }
 
-// timedLook is look. It takes the time of some looks, and while they are slow, of all.
+// timedLook is look. It takes the time of some looks, and after a slow one, of all for a while.
 func (p *poller) timedLook(e *entry, s *sight) {
-	if p.seen.Load()%sampleEvery != 0 && p.slowFor.Load() <= 0 {
+	if p.seen.Load()%sampleEvery != 0 && p.slow.Load() <= 0 {
 		p.look(e, s)
 		return
 	}
 	start := time.Now()
 	p.look(e, s)
-	if time.Since(start) > slowCall {
-		p.slowFor.Store(slowSpell)
-	} else {
-		p.slowFor.Add(-1)
-	}
+	p.slow.Store(slower(p.slow.Load(), time.Since(start), e.fileSystem().network))
 }
 
 // split gives each target that turns out to be a directory its own poller, because a tree can delay its neighbours.

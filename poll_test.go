@@ -2036,6 +2036,48 @@ func writeFiles(t testing.TB, dir string, names ...string) {
 	}
 }
 
+// TestSlower counts the calls that have help, among and after some that are slow.
+func TestSlower(t *testing.T) {
+	t.Parallel()
+	for _, tt := range []struct {
+		network         bool
+		slow, fast      int // calls in a round, the fast ones first
+		rounds          int
+		helped, helpFor int // calls that had help by then, and of those that came later
+	}{
+		{true, 1, 0, 1, 0, 128},
+		{true, 1, 50, 3, 102, 128},
+		{false, 4, 0, 1, 0, 0},
+		{false, 5, 0, 1, 0, 16},
+		{false, 1, 16, 100, 0, 0},
+		{false, 2, 16, 100, 1727, 128},
+		{false, 100, 0, 1, 95, 128},
+	} {
+		var slow int64
+		helped, helpFor := 0, 0
+		call := func(took time.Duration, count *int) {
+			if slow > helpAbove {
+				*count++
+			}
+			slow = slower(slow, took, tt.network)
+		}
+		for range tt.rounds {
+			for range tt.fast {
+				call(slowCall, &helped)
+			}
+			for range tt.slow {
+				call(slowCall+1, &helped)
+			}
+		}
+		for range 300 {
+			call(0, &helpFor)
+		}
+		if helped != tt.helped || helpFor != tt.helpFor {
+			t.Errorf("%+v: got %d, and %d later", tt, helped, helpFor)
+		}
+	}
+}
+
 // TestSlowStat has stats that take a millisecond: 1,000 in a row would take a second.
 func TestSlowStat(t *testing.T) {
 	t.Parallel()
