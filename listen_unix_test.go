@@ -172,7 +172,7 @@ func TestListenUnixMode(t *testing.T) {
 				}
 			}
 		})
-		for range 100 {
+		for range 20 {
 			ln, err := listenUnix(t.Context(), path, mode)
 			if err != nil {
 				t.Fatal(err)
