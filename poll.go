@@ -474,14 +474,14 @@ func (p *poller) look(e *entry, s *sight) {
 		p.nudge(e.openName())
 	}
 	device := p.statFor(e, s)
-	other := s.valid && (s.stamp.ino != e.stamp.ino || e.site != nil && e.site.device != device)
-	if (other || absent(s.err)) && e.stamp.there() && p.isLost(e, p.now) {
+	another := s.valid && (s.stamp.ino != e.stamp.ino || e.site != nil && e.site.device != device)
+	if (another || absent(s.err)) && e.stamp.there() && p.isLost(e, p.now) {
 		*s = sight{err: errKept}
 	}
 	if !s.valid {
 		return
 	}
-	if (e.parent == nil || s.stamp.kind == directory) && (other || p.moved || g == nil || g.doubts > 0) {
+	if (e.parent == nil || s.stamp.kind == directory) && (another || p.moved || g == nil || g.doubts > 0) {
 		s.ground = p.groundOf(e, s, device)
 		f = s.ground.fileSystem
 	}
@@ -625,7 +625,7 @@ func (p *poller) judge(e *entry, s *sight) (below error) {
 	}
 	leaves := e.stamp.kind == directory && !p.tree // for a poller of its own
 	seen := s.valid || absent(s.err) && e.condition == sure
-	if e.pending != nil && !leaves && (seen || e.pending.sure) {
+	if e.pending != nil && !leaves && (seen || e.pending.certain) {
 		p.differing = append(p.differing, e)
 	}
 	switch {
@@ -641,10 +641,10 @@ func (p *poller) judge(e *entry, s *sight) (below error) {
 func (p *poller) take(e *entry, s *sight) {
 	known := e.isKnown()
 	was := e.condition
-	next, gone := was.next(s.err, e.stamp.there())
+	next, vanished := was.next(s.err, e.stamp.there())
 	e.condition = next
 	switch {
-	case gone:
+	case vanished:
 		p.note(e, stamp{}, nil)
 		if e.site != nil {
 			e.site.read = false
@@ -668,7 +668,7 @@ func (p *poller) note(e *entry, st stamp, d *doubt) {
 	switch {
 	case same:
 		d = e.doubt
-	case u != nil && !u.sure && st.same(&u.told):
+	case u != nil && !u.certain && st.same(&u.told):
 		d, e.pending = u.doubt, nil // in between, something else was seen where its mount had gone
 	case !stays && !quiet:
 		e.differs(e.doubt)
@@ -697,7 +697,7 @@ func (p *poller) takeInside(e *entry, s *sight) {
 	}
 	before, u := *d, e.pending
 	switch differs := s.stamp.kind == file && d.take(s.sum, s.sumErr); {
-	case differs && u != nil && !u.sure && u.doubt != nil && u.doubt.hash == s.sum && s.stamp.same(&u.told):
+	case differs && u != nil && !u.certain && u.doubt != nil && u.doubt.hash == s.sum && s.stamp.same(&u.told):
 		e.pending = nil // as in note
 	case differs:
 		e.differs(&before)
@@ -841,7 +841,7 @@ const maxHolds, maxHold = 16, 4 * time.Second
 func (p *poller) confirm() {
 	now, lost := time.Now(), map[*entry]bool{} // by the entries whose guards have been asked
 	for _, e := range p.differing {
-		for at := e; at != nil && !e.pending.sure; at = at.parent {
+		for at := e; at != nil && !e.pending.certain; at = at.parent {
 			if _, asked := lost[at]; !asked && at.site != nil && len(at.site.points) > 0 {
 				lost[at] = p.isLost(at, now)
 			}
@@ -852,17 +852,17 @@ func (p *poller) confirm() {
 	}
 	moved := p.mountEvents.Load() != p.events
 	for _, e := range p.differing {
-		d, guarded, gone := e.pending, false, false
+		d, guarded, unmounted := e.pending, false, false
 		for at := e; at != nil; at = at.parent {
 			isLost, asked := lost[at]
-			guarded, gone = guarded || asked, gone || isLost
+			guarded, unmounted = guarded || asked, unmounted || isLost
 		}
 		switch unseen := p.rootOf(e).site.target.unseen; {
-		case d.sure, gone && !unseen:
+		case d.certain, unmounted && !unseen:
 		case guarded && moved && d.holds < maxHolds && p.now.Sub(d.first) < maxHold && !unseen:
 			d.holds++
 		default:
-			d.sure = true
+			d.certain = true
 		}
 	}
 }
@@ -881,7 +881,7 @@ const maxSettles = 10 // settle durations, after which even what never keeps sti
 // will tell whether it is there. What a target is at first does not wait.
 func (p *poller) isDue(e *entry) bool {
 	d := e.pending
-	return d != nil && d.sure && e.condition != missing && (p.settle == 0 || p.rootOf(e).site.target.unseen ||
+	return d != nil && d.certain && e.condition != missing && (p.settle == 0 || p.rootOf(e).site.target.unseen ||
 		p.now.Sub(d.last()) >= p.settle || p.now.Sub(d.first)/maxSettles >= p.settle)
 }
 
@@ -960,8 +960,8 @@ const (
 )
 
 // next returns the condition after a look that ended with err, and whether the entry, which was there or not before,
-// is gone. Only two looks in a row that miss it say so, so that an editor's unlink and create is one change.
-func (c condition) next(err error, there bool) (next condition, gone bool) {
+// has vanished. Only two looks in a row that miss it say so, so that an editor's unlink and create is one change.
+func (c condition) next(err error, there bool) (next condition, vanished bool) {
 	switch {
 	case err == errKept:
 		return c, false
@@ -1087,12 +1087,12 @@ func (e *entry) forget() {
 // A pending difference waits to be certain, to settle, and for its parent's turn. With the size of an entry, 100,000
 // of them for -list would be allocated between entries and leave 10 MB of holes.
 type pending struct {
-	told  stamp  // what subscribers know
-	doubt *doubt // about that
-	first time.Time
-	lasts time.Duration // from first until it was last seen to differ
-	holds uint8         // polls that have held it, because mounts changed
-	sure  bool          // what was seen last was no matter of mounts
+	told    stamp  // what subscribers know
+	doubt   *doubt // about that
+	first   time.Time
+	lasts   time.Duration // from first until it was last seen to differ
+	holds   uint8         // polls that have held it, because mounts changed
+	certain bool          // what was seen last was no matter of mounts
 }
 
 // last returns when it was last seen to differ.
@@ -1104,7 +1104,7 @@ func (e *entry) differs(before *doubt) {
 	if e.pending == nil {
 		e.pending = &pending{told: e.stamp, doubt: before, first: now}
 	}
-	e.pending.lasts, e.pending.sure = now.Sub(e.pending.first), false
+	e.pending.lasts, e.pending.certain = now.Sub(e.pending.first), false
 }
 
 // ended reports whether what subscribers know of e is gone, or was a directory and is none now, or the reverse.
@@ -1125,7 +1125,7 @@ func (e *entry) told() stamp {
 func (e *entry) holds() bool { return e.stamp.kind == directory && e.condition != missing }
 
 // isKept reports whether there is a state of e to keep when its mount goes: what subscribers know, or are about to.
-func (e *entry) isKept() bool { return e.told().there() || e.stamp.there() && e.pending.sure }
+func (e *entry) isKept() bool { return e.told().there() || e.stamp.there() && e.pending.certain }
 
 // isWithin reports whether the directories that lead to e from its target are there.
 func (e *entry) isWithin() bool { return e.parent == nil || e.parent.holds() && e.parent.isWithin() }
