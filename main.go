@@ -454,7 +454,12 @@ func listenTCP(ctx context.Context, address string) ([]net.Listener, error) {
 	host, port, err := net.SplitHostPort(address)
 	hosts := []string{host}
 	if host != "" {
-		hosts, err = net.DefaultResolver.LookupHost(ctx, host) // an address is its own
+		var addrs []net.IPAddr
+		addrs, err = net.DefaultResolver.LookupIPAddr(ctx, host) // which returns when ctx is done; LookupHost does not
+		hosts = nil
+		for _, addr := range addrs {
+			hosts = append(hosts, addr.String())
+		}
 	}
 	if err != nil {
 		return nil, fmt.Errorf("listen tcp: %w", err)

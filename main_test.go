@@ -754,6 +754,29 @@ func (ln boundListener) Close() error {
 	return nil
 }
 
+// TestInterruptedLookUp ends the server while it waits for a name server that does not answer.
+func TestInterruptedLookUp(t *testing.T) {
+	answer := make(chan struct{})
+	before := net.DefaultResolver
+	net.DefaultResolver = &net.Resolver{PreferGo: true, Dial: func(context.Context, string, string) (net.Conn, error) {
+		<-answer
+		return nil, errors.New("no name server")
+	}}
+	defer func() { close(answer); net.DefaultResolver = before }()
+	ctx, cancel := context.WithTimeout(t.Context(), 10*time.Millisecond)
+	defer cancel()
+	ended := make(chan error, 1)
+	go func() { ended <- run(ctx, []string{"-tcp", "no-such-host.test:0", "x"}, io.Discard, io.Discard) }()
+	select {
+	case err := <-ended:
+		if err != nil {
+			t.Errorf("got the error %v, want none", err)
+		}
+	case <-time.After(longEnough):
+		t.Error("the name is still looked up")
+	}
+}
+
 // TestBindAll binds the addresses of a name on systems that have them, or not.
 func TestBindAll(t *testing.T) {
 	t.Parallel()
