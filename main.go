@@ -844,7 +844,7 @@ const longWrite = time.Millisecond
 func (j *journal) relieveLong() {
 	j.mu.Lock()
 	defer j.mu.Unlock()
-	j.eager = j.first != nil
+	j.eager = j.first != nil && j.writing == j.deliverers
 	j.relieve()
 }
 
