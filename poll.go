@@ -232,6 +232,7 @@ func (p *poller) poll(ctx context.Context) {
 	events := p.mountEvents.Load()
 	p.now, p.moved, p.events, p.differing = time.Now(), events != p.events, events, nil
 	p.seen.Store(0)
+	p.slow.Store(max(p.slow.Load()-helpAbove, 0)) // slow calls of different polls are not close together
 	p.openAbove()
 	p.visitAll(p.roots, nil)
 	p.split(ctx)

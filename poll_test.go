@@ -2078,6 +2078,33 @@ func TestSlower(t *testing.T) {
 	}
 }
 
+// TestSlowFirst polls a small tree where the first calls of each poll are slow, as after any pause. That is no reason for
+// help, however many polls there have been.
+func TestSlowFirst(t *testing.T) {
+	t.Parallel()
+	dir := t.TempDir()
+	for i := range 9 {
+		writeFiles(t, dir, fmt.Sprintf("tree/%d", i))
+	}
+	synctest.Test(t, func(t *testing.T) {
+		c, calls := configure(t, dir+"/tree").pollConfig, 0
+		c.lstat = func(name string) (os.FileInfo, error) {
+			if calls++; calls <= 2 {
+				time.Sleep(2 * slowCall)
+			}
+			return os.Lstat(name)
+		}
+		c.stat = c.lstat
+		p := quietPoller(c, dir+"/tree")
+		for n := range 100 {
+			calls = 0
+			if p.poll(t.Context()); p.isSlow() {
+				t.Fatalf("poll %d ends with help", n)
+			}
+		}
+	})
+}
+
 // TestSlowStat has stats that take a millisecond: 1,000 in a row would take a second.
 func TestSlowStat(t *testing.T) {
 	t.Parallel()
