@@ -770,7 +770,10 @@ func (p *poller) fileSystem(device uint64) fileSystem {
 func (p *poller) groundOf(e *entry, s *sight, device uint64) *ground {
 	t := p.mounts.read(p.now)
 	next := &ground{device: device, fileSystem: t.fileSystem(device)}
-	if len(t.counts) == 0 {
+	if len(t.counts) == 0 { // it cannot be read, or there is none on this system
+		if e.site != nil {
+			next.fileSystem, next.guard = e.site.fileSystem, e.site.guard
+		}
 		return next
 	}
 	path, err := p.resolved(e, s.path)

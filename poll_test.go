@@ -2418,6 +2418,42 @@ func TestLongPoll(t *testing.T) {
 	}
 }
 
+// TestUnreadableMounts has the table of mounts change and not be readable for two polls. A share that goes later, when it
+// is readable again, is not removed, and in between it is opened as before.
+func TestUnreadableMounts(t *testing.T) {
+	dir := t.TempDir()
+	synctest.Test(t, func(t *testing.T) {
+		files, err := os.OpenRoot(dir)
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer files.Close()
+		s := newScript(t, dir, files)
+		run := func(lines string) {
+			for line := range strings.SplitSeq(lines, "; ") {
+				if err := s.do(line); err != nil {
+					t.Fatalf("%s: %v", line, err)
+				}
+			}
+		}
+		run("mkdir share; mount share nfs; write share/b two; touch share/b -48h; watch share; join j; poll; log")
+		table, err := os.ReadFile(s.fake.mountinfo())
+		if err != nil {
+			t.Fatal(err)
+		}
+		os.Truncate(s.fake.mountinfo(), 0)
+		s.fake.events.Add(1)
+		run("poll; opened")
+		s.out.Reset()
+		run("poll; opened")
+		os.WriteFile(s.fake.mountinfo(), table, 0o666)
+		run("poll; unmount share; poll; poll; poll; log; quit")
+		if got, want := s.out.String(), "\tshare/\n\tDIR/share/: not mounted; keeping its last state\n\tj: EOF\n"; got != want {
+			t.Errorf("got %q, want %q", got, want)
+		}
+	})
+}
+
 // TestAbsent tells absence from errors that say nothing of it.
 func TestAbsent(t *testing.T) {
 	t.Parallel()
