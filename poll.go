@@ -814,11 +814,14 @@ func (p *poller) isLost(e *entry, since time.Time) bool {
 	}
 	path, err := p.resolved(e, e.path)
 	t := p.mounts.read(since)
+	p.judging.Lock() // a helper may find just now that a directory on the way cannot be searched
+	within := e.isWithin()
+	p.judging.Unlock()
 	g.lost = false
 	for i := range g.points {
 		m := &g.points[i]
 		fewer, was := t.counts[m.path] < m.count, m.lost
-		there := fewer && e.isKept() && (t.triggered(m.path) || p.isDirectory(m.path)) && e.isWithin()
+		there := fewer && within && e.isKept() && (t.triggered(m.path) || p.isDirectory(m.path))
 		m.lost = there && (err != nil || isBelow(path, m.path))
 		g.lost = g.lost || m.lost
 		if m.lost == was || !p.mounts.spell(m.path, m.lost) {
@@ -1392,7 +1395,9 @@ func (m *mounts) spell(point string, lost bool) (news bool) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	news = m.lost[point] != lost
-	m.lost[point] = lost
+	if m.lost[point] = lost; !lost {
+		delete(m.lost, point)
+	}
 	return news
 }
 
