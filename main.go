@@ -254,15 +254,13 @@ func matches(tokens []string, rel string) bool {
 func (c *config) addFile(name string) error {
 	text, err := os.ReadFile(name)
 	c.unread = cmp.Or(c.unread, err)
-	n := 0
-	for line := range strings.Lines(strings.TrimPrefix(string(text), "\ufeff")) {
-		n++
-		line = strings.TrimSuffix(strings.TrimSuffix(line, "\n"), "\r")
+	for i, line := range strings.Split(strings.TrimPrefix(string(text), "\ufeff"), "\n") {
+		line = strings.TrimSuffix(line, "\r")
 		if strings.Trim(line, " ") == "" || line[0] == '#' {
 			continue
 		}
 		if err := c.addPattern(line); err != nil {
-			return fmt.Errorf("%s:%d: %s: %w", name, n, line, err)
+			return fmt.Errorf("%s:%d: %s: %w", name, i+1, line, err)
 		}
 	}
 	return nil
@@ -562,8 +560,11 @@ const sendBuffer = 64 << 10
 func serve(ctx context.Context, ln net.Listener, j *journal, slots *slots) {
 	var serving sync.WaitGroup
 	defer serving.Wait()
-	var failing bool
-	for conn := accept(ctx, ln, &failing, j.logger); conn != nil; conn = accept(ctx, ln, &failing, j.logger) {
+	for failing := false; ; {
+		conn := accept(ctx, ln, &failing, j.logger)
+		if conn == nil {
+			return
+		}
 		if !slots.take(ctx, j.logger) {
 			conn.Close()
 			return
@@ -612,8 +613,9 @@ func (s *slots) take(ctx context.Context, logger *log.Logger) bool {
 // After an Accept that failed, perhaps for want of descriptors, the pauses double from one to the other.
 const minBackOff, maxBackOff = 5 * time.Millisecond, time.Second
 
-// accept returns the next connection, or nil when ln is closed. The log has one line for a spell of failures, which
-// failing remembers: it ends with a connection that comes without one, for at the limit each that leaves lets one in.
+// accept returns the next connection, or nil when ln is closed. It logs the first failure of a spell, which failing
+// remembers. A spell ends with an Accept that succeeds at once: at the limit of descriptors, each subscriber that leaves
+// lets one succeed after failures.
 func accept(ctx context.Context, ln net.Listener, failing *bool, logger *log.Logger) net.Conn {
 	for backOff := minBackOff; ; backOff = min(2*backOff, maxBackOff) {
 		conn, err := ln.Accept()
@@ -839,8 +841,9 @@ func (j *journal) rouse(s *subscriber) {
 // always share the work, and get into each other's way: the same lines would cost a fifth more CPU.
 const longWrite = time.Millisecond
 
-// relieveLong is called when no write has begun for the time of longWrite. If that is because all are blocked, many
-// readers may be suspended, so deliverers do not wait any more before they relieve each other, until the queue is empty.
+// relieveLong is called when the time of longWrite has passed since the latest write began. If all deliverers are in a
+// write then, many readers may be suspended. So until the queue is empty, each deliverer starts the next one before it
+// writes.
 func (j *journal) relieveLong() {
 	j.mu.Lock()
 	defer j.mu.Unlock()
@@ -848,8 +851,8 @@ func (j *journal) relieveLong() {
 	j.relieve()
 }
 
-// relieve starts a deliverer if somebody is due and those that there are may all be blocked in a write. So a reader who
-// is suspended holds up one deliverer, and nobody else.
+// relieve starts a deliverer if a subscriber is due and every deliverer is in a write. So a reader who is suspended holds
+// up one deliverer, and no other subscriber.
 func (j *journal) relieve() {
 	if j.first != nil && j.writing == j.deliverers {
 		j.deliverers++
@@ -970,15 +973,15 @@ func (j *journal) put(c change) {
 	j.records = append(j.records, r)
 }
 
-// evict makes room. If more than limit records are unread, it removes the subscribers that keep them, slowest
-// first. It removes none for not having read what came after seq before.
+// evict removes the slowest subscribers while more than limit records are unread. It spares each subscriber that has
+// read everything up to seq before.
 func (j *journal) evict(before uint64) {
 	if len(j.records) <= j.compactAt {
 		return
 	}
 	for unread, slowest := j.compact(); unread > j.limit && slowest < before; unread, slowest = j.compact() {
 		for _, s := range slices.Clone(j.subs) {
-			if s.read() == slowest {
+			if s.passed() == slowest {
 				j.logger.Printf("subscriber %d has left more than %d changes unread; disconnecting it", s.id, j.limit)
 				j.remove(s)
 			}
@@ -991,7 +994,7 @@ func (j *journal) evict(before uint64) {
 func (j *journal) compact() (unread int, slowest uint64) {
 	slowest = j.seq
 	for _, s := range j.subs {
-		slowest = min(slowest, s.read())
+		slowest = min(slowest, s.passed())
 	}
 	j.records = slices.DeleteFunc(j.records, func(r *record) bool {
 		switch {
@@ -1028,8 +1031,8 @@ type cursor struct {
 	listing  bool // the list is being sent
 }
 
-// read returns the seq up to which no removal has to be sent.
-func (c cursor) read() uint64 { return max(c.at, c.base) }
+// passed returns the seq up to which a subscriber needs no removals: it has read them, or they came before it did.
+func (c cursor) passed() uint64 { return max(c.at, c.base) }
 
 // A span is a piece of the journal as lines, and the cursor behind it.
 type span struct {

@@ -56,8 +56,8 @@ func newPolling(targets []string, c pollConfig, logger *log.Logger, report func(
 	}
 }
 
-// start starts to poll the targets, until ctx is done. File targets of one directory share a poller: if a
-// stat of one hangs, so would those of the others. It does not wait for an end of polls, which may hang.
+// start starts to poll the targets, until ctx is done, and returns at once. It waits for no poll, because a poll may
+// hang. File targets of one directory share a poller: if a stat of one hangs, so would those of the others.
 func (g *polling) start(ctx context.Context) {
 	var dirs []string
 	byDir := map[string][]*entry{}
@@ -151,8 +151,8 @@ func (g *polling) supervise(ctx context.Context, begin func()) {
 	}
 }
 
-// check logs how far first polls are, if asked for progress, which later polls get no answer, and which do
-// again. It reports whether a first poll moves. A poller that waits for its turn asks nothing.
+// check logs which pollers get no answer, and which get one again. If asked for progress, it also logs how far first
+// polls are. It reports whether a first poll moves. A poller that waits for its turn asks nothing.
 func (g *polling) check(pollers []*poller, now time.Time, progress bool) (moves bool) {
 	for _, p := range pollers {
 		first, asking := p.polls.Load() == 0, p.asking.Load()
@@ -243,12 +243,11 @@ func (p *poller) poll(ctx context.Context) {
 	p.answered()
 }
 
-// A stat of a file on a network mount is answered from a cache that is up to a minute old, unless the client asks its
-// server, which it does when the file is opened. So directories and named files are opened before their stat there. On
-// a local disk that would only wake other people's inotify watchers and scanners. Files on SMB are not opened, because
-// Linux closes them late: a file that is opened at every poll is answered from the first open, for ever.
-
-// opens reports whether e, which is of kind k and on f, is opened before it is stat'ed.
+// opens reports whether e, which is of kind k and on f, is opened before it is stat'ed. A stat of a file on a network
+// mount is answered from a cache that is up to a minute old, unless the client asks its server, which it does when the
+// file is opened. On a local disk that would only wake other people's inotify watchers and scanners. Files on SMB are
+// not opened, because Linux closes them late: a file that is opened at every poll is answered from the first open, for
+// ever.
 func (p *poller) opens(e *entry, k kind, f fileSystem) bool {
 	switch k {
 	case directory:
@@ -316,7 +315,7 @@ func (p *poller) lead(path string) (dir string) {
 		default:
 			dir = withSeparator(dir + element)
 			_, device := p.fields.stamp(fi)
-			network := p.fileSystem(device).network
+			network := p.mounts.read(p.recent()).fileSystem(device).network
 			p.above = p.above || network
 			p.openOnce(dir, network)
 		}
@@ -328,7 +327,7 @@ func (p *poller) lead(path string) (dir string) {
 func (p *poller) openOnce(dir string, wanted bool) {
 	if wanted && !p.opened[dir] {
 		p.opened[dir] = true
-		p.nudge(dir)
+		p.nudge(dir, directory)
 	}
 }
 
@@ -343,9 +342,9 @@ const (
 	mostSlow  = helpAbove + 128
 )
 
-// slower returns how slow calls are, which were slow before, after one that took so long. On a network mount one slow
-// call brings help for the next 128, because it may be the only one in its directory. On a local disk a call is slow
-// now and then because this machine does something else, so that takes five, close together.
+// slower returns the new measure of slowness after a call that took so long. On a network mount one slow call brings
+// helpers for the next 128 calls, because it may be the only slow one in its directory. On a local disk it takes five
+// slow calls close together, because a single one may come from other work of this machine.
 func slower(slow int64, took time.Duration, network bool) int64 {
 	switch {
 	case took <= slowCall:
@@ -414,7 +413,7 @@ func (p *poller) visit(e *entry, above error) {
 
 // timedLook is look. It takes the time of some looks, and after a slow one, of all for a while.
 func (p *poller) timedLook(e *entry, s *sight) {
-	if p.seen.Load()%sampleEvery != 0 && p.slow.Load() <= 0 {
+	if p.seen.Load()%sampleEvery != 0 && p.slow.Load() == 0 {
 		p.look(e, s)
 		return
 	}
@@ -441,10 +440,10 @@ func (p *poller) split(ctx context.Context) {
 
 // A sight is what one look at an entry found.
 type sight struct {
-	err    error    // why the look does not tell what is there or, if stamp is valid, what is in it
-	valid  bool     // stamp is what is there
+	err    error    // why the stat failed or, if stamp is valid, why reading what is inside did
+	valid  bool     // the stat succeeded, and
+	stamp  stamp    // is what is there
 	path   string   // by which a target was found
-	stamp  stamp    //
 	ground *ground  // what a directory or a target stands on, if that was asked again
 	doubt  *doubt   // why an equal stamp proves nothing yet, or nil
 	sum    uint64   // of the content, if there is a doubt
@@ -460,7 +459,7 @@ var errKept = errors.New("kept as it was")
 func (p *poller) look(e *entry, s *sight) {
 	g := e.guard()
 	if g != nil && g.lost {
-		p.nudge(withSeparator(e.path)) // an automount is mounted when it is opened
+		p.nudge(e.path, directory) // an automount is mounted when it is opened
 		if p.isLost(e, p.recent()) {
 			s.err = errKept
 			return
@@ -472,7 +471,7 @@ func (p *poller) look(e *entry, s *sight) {
 	}
 	f := e.fileSystem()
 	if p.opens(e, e.stamp.kind, f) {
-		p.nudge(e.openName())
+		p.nudge(e.path, e.stamp.kind)
 	}
 	device := p.statFor(e, s)
 	another := s.valid && (s.stamp.ino != e.stamp.ino || e.site != nil && e.site.device != device)
@@ -482,12 +481,12 @@ func (p *poller) look(e *entry, s *sight) {
 	if !s.valid {
 		return
 	}
-	if (e.parent == nil || s.stamp.kind == directory) && (another || p.moved || g == nil || g.doubts > 0) {
+	if (e.parent == nil || s.stamp.kind == directory) && (another || p.moved || g == nil || g.shortTables > 0) {
 		s.ground = p.groundOf(e, s, device)
 		f = s.ground.fileSystem
 	}
 	if s.stamp.kind == file && e.stamp.kind != file && p.opens(e, file, f) {
-		p.nudge(s.path) // so that the first look is fresh, too
+		p.nudge(s.path, file) // so that the first look is fresh, too
 		p.statFor(e, s)
 	}
 	if s.valid {
@@ -594,18 +593,17 @@ func (p *poller) lookInside(e *entry, s *sight, f fileSystem) {
 	}
 }
 
-// judge takes in what a look at e found. It returns the result of the looks at what is in e, or nil if they are to be
-// made. If the directory of e cannot be searched, that is why e cannot be looked at, and all that is in it is kept.
+// judge updates e with what a look at it found. It returns the error that stands for looks at all that is in e, or nil
+// if each is to be looked at. If the directory of e turns out not to be searchable, judge marks the directory as failing
+// and keeps e as it was.
 func (p *poller) judge(e *entry, s *sight) (below error) {
 	if s.valid {
 		p.seen.Add(1)
 	}
-	switch plain := e.site == nil && e.pending == nil && e.doubt == nil && e.condition == sure; {
-	case s.err == nil && plain && s.doubt == nil && s.stamp.same(&e.stamp):
+	plain := e.site == nil && e.pending == nil && e.doubt == nil && e.condition == sure
+	if s.err == nil && plain && s.doubt == nil && s.stamp.same(&e.stamp) {
 		e.stamp = s.stamp
 		return nil // most files are as they were, and need no lock
-	case s.err == errKept && e.pending == nil:
-		return errKept
 	}
 	dir, unsearchable := e.parent, error(nil)
 	if dir != nil && failed(s.err) && s.err != errKept && e.condition != failing {
@@ -640,7 +638,7 @@ func (p *poller) judge(e *entry, s *sight) (below error) {
 
 // take makes s what is known of e.
 func (p *poller) take(e *entry, s *sight) {
-	known := e.isKnown()
+	known := e.stamp.there() && (e.stamp.kind != directory || e.site.read) // there is a state of e, and of what is in it
 	was := e.condition
 	next, vanished := was.next(s.err, e.stamp.there())
 	e.condition = next
@@ -674,7 +672,7 @@ func (p *poller) note(e *entry, st stamp, d *doubt) {
 	case !stays && !quiet:
 		e.differs(e.doubt)
 	}
-	if e.site == nil && (st.kind == directory) {
+	if e.site == nil && st.kind == directory {
 		e.site = &site{}
 	}
 	if !same && e.site != nil {
@@ -761,11 +759,6 @@ func (p *poller) answered() {
 // without an event, the end of the poll, or the next one, finds out.
 func (p *poller) recent() time.Time { return p.now.Add(-p.interval) }
 
-// fileSystem returns what is known of the file system on a device.
-func (p *poller) fileSystem(device uint64) fileSystem {
-	return p.mounts.read(p.recent()).fileSystem(device)
-}
-
 // groundOf returns what e stands on, which was found as s on device.
 func (p *poller) groundOf(e *entry, s *sight, device uint64) *ground {
 	t := p.mounts.read(p.now)
@@ -803,10 +796,10 @@ func (p *poller) resolved(e *entry, path string) (string, error) {
 	return path, err
 }
 
-// isLost reports whether e has lost a mount that it was on, as mounts are at since or later: fewer file systems than
-// before are mounted at a mount point, while its directory is there, e leads there or nowhere, and there is a state of
-// e to keep. The log says when that begins and when it ends. While mounts cannot be read they count as lost, so that
-// nothing is removed.
+// isLost reports whether a mount that e was on is gone, by a table that is no older than since. A mount is gone if fewer
+// file systems than before are mounted at its mount point, the directory of the mount point is there, the path of e
+// leads there or nowhere, and there is a state of e to keep. The log says when that begins and when it ends. While the
+// table cannot be read, every mount counts as gone, so that nothing is removed.
 func (p *poller) isLost(e *entry, since time.Time) bool {
 	g := e.guard()
 	if g == nil || len(g.points) == 0 {
@@ -839,34 +832,32 @@ func (p *poller) isLost(e *entry, since time.Time) bool {
 	return g.lost
 }
 
-// A difference is held for so many polls, and for so long, because mounts change during them: on a machine whose mounts
-// never rest, and where each poll has automount mount something, changes are late then, and not lost.
+// confirm holds a difference for at most so many polls, and so long. On a machine whose mounts change all the time, or
+// where each poll has automount mount something, changes are reported late then, but they are reported.
 const maxHolds, maxHold = 16, 4 * time.Second
 
 // confirm decides which differences are certain. If a mount that an entry is on is gone by now, or mounts have
 // changed during this poll, the poll may have seen what lies below the mount point.
 func (p *poller) confirm() {
 	now, lost := time.Now(), map[*entry]bool{} // by the entries whose guards have been asked
-	for _, e := range p.differing {
-		for at := e; at != nil && !e.pending.certain; at = at.parent {
-			if _, asked := lost[at]; !asked && at.site != nil && len(at.site.points) > 0 {
-				lost[at] = p.isLost(at, now)
-			}
-		}
-	}
-	if len(lost) > 0 {
+	moved := sync.OnceValue(func() bool {
 		time.Sleep(p.eventDelay)
-	}
-	moved := p.mountEvents.Load() != p.events
+		return p.mountEvents.Load() != p.events
+	})
 	for _, e := range p.differing {
 		d, guarded, unmounted := e.pending, false, false
-		for at := e; at != nil; at = at.parent {
-			isLost, asked := lost[at]
-			guarded, unmounted = guarded || asked, unmounted || isLost
+		for at := e; at != nil && !d.certain; at = at.parent {
+			if at.site == nil || len(at.site.points) == 0 {
+				continue
+			}
+			if _, asked := lost[at]; !asked {
+				lost[at] = p.isLost(at, now)
+			}
+			guarded, unmounted = true, unmounted || lost[at]
 		}
 		switch unseen := p.rootOf(e).site.target.unseen; {
 		case d.certain, unmounted && !unseen:
-		case guarded && moved && d.holds < maxHolds && p.now.Sub(d.first) < maxHold && !unseen:
+		case guarded && !unseen && d.holds < maxHolds && p.now.Sub(d.first) < maxHold && moved():
 			d.holds++
 		default:
 			d.certain = true
@@ -1031,20 +1022,6 @@ func (e *entry) fileSystem() fileSystem {
 	return e.site.fileSystem
 }
 
-// openName returns the name by which e is opened. With the separator at the end of a directory's name the open fails,
-// and does not block, if it is a FIFO by now; and NFS asks its server, which it does not with a dot behind it.
-func (e *entry) openName() string {
-	if e.stamp.kind == directory {
-		return withSeparator(e.path)
-	}
-	return e.path
-}
-
-// isKnown reports whether there is a last state of e, and of what is in it.
-func (e *entry) isKnown() bool {
-	return e.stamp.there() && (e.stamp.kind != directory || e.site.read)
-}
-
 // rename changes the path of e and of all that is in it.
 func (e *entry) rename(path string) {
 	if path == e.path {
@@ -1194,8 +1171,13 @@ type disk struct {
 	madeUp *regexp.Regexp // names that NFS and FUSE clients give to a file that was deleted while open
 }
 
-// nudge opens and closes what was last seen to be a regular file or a directory. A failure says nothing.
-func (d *disk) nudge(name string) {
+// nudge opens and closes what was last seen to be of kind k, a regular file or a directory. With the separator at the
+// end of a directory's name the open fails, and does not block, if it is a FIFO by now; and NFS asks its server, which
+// it does not with a dot behind it. A failure says nothing.
+func (d *disk) nudge(name string, k kind) {
+	if k == directory {
+		name = withSeparator(name)
+	}
 	if mayOpen {
 		f, _ := d.open(name)
 		f.Close() // which only returns an error if f is nil
@@ -1413,10 +1395,10 @@ func (t *mountTable) fileSystem(device uint64) fileSystem {
 // A guard is the mounts that keep what is below them from being told as removed when they go: those that a target is
 // on, or a mount point in a tree.
 type guard struct {
-	path   string // with links resolved
-	points []mountCount
-	lost   bool  // one of them is not mounted
-	doubts uint8 // how many times running the table has had fewer of them
+	path        string // with links resolved
+	points      []mountCount
+	lost        bool  // one of them is not mounted
+	shortTables uint8 // how many tables in a row have had fewer of them
 }
 
 // A mountCount is a mount point, and how many file systems were mounted there when all was well.
@@ -1441,19 +1423,19 @@ func (t *mountTable) guard(path, from string, all bool) guard {
 	return g
 }
 
-// heir returns the guard that follows g if the table has next, and the path was found by then or not. If a mount is
-// missing in next, it may have gone after the stat, which would have said so. Only a table that lacks it maxHolds times
-// running, while mounts are quiet, is believed.
+// heir returns the guard that replaces g if the table has next; found tells whether the path was found by then, and quiet
+// whether mounts have not changed during the poll. If next lacks a mount, the mount may have gone after the stat, which
+// would have said so, and heir keeps g. It accepts next after maxHolds such tables in a row while mounts were quiet.
 func (g guard) heir(next guard, found, quiet bool) guard {
 	switch {
 	case !found:
 		return g
-	case g.path != next.path, !fewerAt(next.points, g.points), quiet && g.doubts == maxHolds:
+	case g.path != next.path, !fewerAt(next.points, g.points), quiet && g.shortTables == maxHolds:
 		return next
 	case quiet:
-		g.doubts++
+		g.shortTables++
 	default:
-		g.doubts = 0
+		g.shortTables = 0
 	}
 	return g
 }

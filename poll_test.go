@@ -2827,7 +2827,7 @@ func TestGuard(t *testing.T) {
 	}
 	one, two := guard{path: "/a", points: []mountCount{{path: "/a", count: 1}}}, guard{path: "/a", points: []mountCount{{path: "/a", count: 2}}}
 	doubted, twice, believed, elsewhere, none := two, two, two, two, guard{path: "/a"}
-	doubted.doubts, twice.doubts, believed.doubts, elsewhere.path = 1, 2, maxHolds, "/b"
+	doubted.shortTables, twice.shortTables, believed.shortTables, elsewhere.path = 1, 2, maxHolds, "/b"
 	for _, tt := range []struct {
 		name         string
 		g, next      guard
