@@ -856,7 +856,7 @@ func (p *poller) confirm() {
 			guarded, unmounted = true, unmounted || lost[at]
 		}
 		switch unseen := p.rootOf(e).site.target.unseen; {
-		case d.certain, unmounted && !unseen:
+		case unmounted && !unseen:
 		case guarded && !unseen && d.holds < maxHolds && p.now.Sub(d.first) < maxHold && moved():
 			d.holds++
 		default:
