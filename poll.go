@@ -413,7 +413,7 @@ func (p *poller) visit(e *entry, above error) {
 
 // timedLook is look. It takes the time of some looks, and after a slow one, of all for a while.
 func (p *poller) timedLook(e *entry, s *sight) {
-	if p.seen.Load()%sampleEvery != 0 && p.slow.Load() == 0 {
+	if p.answers.Load()%sampleEvery != 0 && p.slow.Load() == 0 {
 		p.look(e, s)
 		return
 	}

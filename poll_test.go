@@ -2105,6 +2105,28 @@ func TestSlowFirst(t *testing.T) {
 	})
 }
 
+// TestSlowAbsent polls a tree of links to nothing where a stat takes a millisecond. 1,000 in a row would take a second.
+func TestSlowAbsent(t *testing.T) {
+	t.Parallel()
+	dir := t.TempDir()
+	for i := range 1000 {
+		writeFiles(t, dir, fmt.Sprintf("tree/%03d", i))
+	}
+	synctest.Test(t, func(t *testing.T) {
+		c := configure(t, dir+"/tree").pollConfig
+		c.lstat = func(string) (os.FileInfo, error) {
+			time.Sleep(time.Millisecond)
+			return nil, fs.ErrNotExist
+		}
+		p := quietPoller(c, dir+"/tree")
+		start := time.Now()
+		p.poll(t.Context())
+		if took := time.Since(start); took > 100*time.Millisecond {
+			t.Errorf("a poll took %v of the bubble's time", took)
+		}
+	})
+}
+
 // TestSlowStat has stats that take a millisecond: 1,000 in a row would take a second.
 func TestSlowStat(t *testing.T) {
 	t.Parallel()
