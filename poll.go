@@ -787,7 +787,7 @@ func (p *poller) groundOf(e *entry, s *sight, device uint64) *ground {
 func (p *poller) resolved(e *entry, path string) (string, error) {
 	if e.parent != nil {
 		root := p.roots[0]
-		return root.guard().path + e.path[len(trimSeparators(root.path)):], nil
+		return filepath.Join(root.guard().path, e.path[len(withSeparator(root.path)):]), nil
 	}
 	path, err := filepath.EvalSymlinks(path)
 	if err == nil && !filepath.IsAbs(path) {
