@@ -91,7 +91,7 @@ type usageError struct{ error }
 // parse makes a config of the command line. Its errors are mistakes there, and flag.ErrHelp.
 func parse(args []string) (config, error) {
 	c := config{tcp: "localhost:60300", mode: 0o600, longWrite: longWrite, pollConfig: pollConfig{
-		interval: 250 * time.Millisecond, mountEvents: new(atomic.Uint64), disk: disk{stat: os.Stat, lstat: os.Lstat},
+		interval: 250 * time.Millisecond, mountEvents: new(atomic.Uint64), disk: disk{stat: os.Stat, lstat: os.Lstat, readlink: os.Readlink},
 	}}
 	c.dir, _ = os.Getwd() // if it is gone, relative targets stay relative
 	c.open = func(name string) (*os.File, error) { return os.OpenFile(name, os.O_RDONLY|nonblock, 0) }

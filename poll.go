@@ -272,7 +272,7 @@ func (p *poller) openAbove() {
 	dir := p.lead(parentOf(p.roots[0].path)) // which is that of all of them
 	p.openOnce(dir, nearest)
 	for _, e := range p.roots {
-		if text, err := os.Readlink(e.path); err == nil {
+		if text, err := p.linkText(e.path); err == nil {
 			p.openOnce(p.lead(absolute(dir, text)), nearest)
 		}
 	}
@@ -302,7 +302,7 @@ func (p *poller) lead(path string) (dir string) {
 		case element == "..":
 			dir = withSeparator(filepath.Join(dir, ".."))
 		case fi.Mode()&fs.ModeSymlink != 0:
-			text, err := os.Readlink(dir + element)
+			text, err := p.linkText(dir + element)
 			if err != nil {
 				return dir
 			}
@@ -1165,6 +1165,7 @@ func (d *doubt) take(hash uint64, err error) (differs bool) {
 type disk struct {
 	stat, lstat func(string) (os.FileInfo, error)
 	open        func(string) (*os.File, error)
+	readlink    func(string) (string, error)
 
 	fields statFields
 	seed   maphash.Seed
@@ -1182,6 +1183,15 @@ func (d *disk) nudge(name string, k kind) {
 		f, _ := d.open(name)
 		f.Close() // which only returns an error if f is nil
 	}
+}
+
+// linkText returns what the link at path says. That it says nothing, as on a broken FUSE file system, is an error.
+func (d *disk) linkText(path string) (string, error) {
+	text, err := d.readlink(path)
+	if err == nil && text == "" {
+		err = fs.ErrInvalid
+	}
+	return text, err
 }
 
 // search returns why the directory cannot be searched, or nil if it can.
