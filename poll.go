@@ -559,15 +559,15 @@ func (p *poller) below(path string) string {
 // comparesAll reports whether -content has the contents on f compared at every poll.
 func (p *poller) comparesAll(f fileSystem) bool { return p.content && !f.smb }
 
-// So many polls, about, pass until a directory is read again that seems to be as it was: some file systems do not keep
-// the times of directories, most of them over a network.
-const rereadNetwork, rereadLocal = 16, 64
+// So many polls, about, pass until a directory is read again that seems to be as it was. Some file systems do not keep the
+// times of directories, such as FAT, and those of some file servers.
+const rereadEvery, rereadDated = 16, 64
 
 // lookInside reads what is in e if the stamp in s does not tell: the content of a file, or the names in a directory.
 func (p *poller) lookInside(e *entry, s *sight, f fileSystem) {
-	always, same, rereadEvery := p.comparesAll(f), s.stamp.same(&e.stamp), uint64(rereadLocal)
-	if f.network {
-		rereadEvery = rereadNetwork
+	always, same, every := p.comparesAll(f), s.stamp.same(&e.stamp), uint64(rereadEvery)
+	if f.dated {
+		every = rereadDated
 	}
 	if s.doubt = e.doubt; !same {
 		s.doubt = doubtOf(e.stamp, s.stamp, p.now, time.Now(), always)
@@ -579,8 +579,8 @@ func (p *poller) lookInside(e *entry, s *sight, f fileSystem) {
 			s.err = s.sumErr
 		}
 	case s.stamp.kind != directory || !p.tree:
-	case !same, s.stamp.ctime != e.stamp.ctime, s.doubt != nil, e.condition == failing, e.site == nil, e.site.stale,
-		(p.polls.Load()+p.seen.Load())%rereadEvery == 0:
+	case !same, s.doubt != nil, e.condition == failing, e.site == nil, e.site.stale,
+		(p.polls.Load()+p.seen.Load())%every == 0:
 		var skip func(fs.DirEntry) bool
 		if len(p.patterns) > 0 {
 			below := p.below(withSeparator(e.path))
@@ -1137,14 +1137,15 @@ const (
 
 // doubtOf returns the doubt about the stamp st, which has followed before and was taken between from and to: nil if
 // any write will change it or, unless always is set, its content need not be compared. An mtime in whole seconds says
-// nothing of the clock when the entry is seen first and its ctime has a fraction: somebody set it, as tar does.
+// nothing of the clock when the entry is seen first and its ctime has a fraction: somebody set it, as tar does. What
+// somebody does in a directory whose mtime they set shows in its ctime.
 func doubtOf(before, st stamp, from, to time.Time, always bool) *doubt {
 	grain, margin := fineGrain, fineGrain
 	if st.nsec == 0 && (before.there() || st.ctime%1e9 == 0) {
 		grain, margin = wholeSecondGrain, wholeSecondGrain+clockSkew
 	}
-	mtime := time.Unix(st.sec, int64(st.nsec))
-	young := !mtime.Before(from.Add(-margin)) && !mtime.After(to.Add(margin))
+	isYoung := func(t time.Time) bool { return !t.Before(from.Add(-margin)) && !t.After(to.Add(margin)) }
+	young := isYoung(time.Unix(st.sec, int64(st.nsec))) || st.kind == directory && isYoung(time.Unix(0, st.ctime))
 	isHashed := st.kind == file && st.size <= maxHashed && (always || young && st.size > 0)
 	if isHashed || st.kind == directory && young {
 		return &doubt{until: to.Add(grain)}
@@ -1287,6 +1288,7 @@ type fileSystem struct {
 	network bool // another machine or program can change what is on it
 	smb     bool // and that speaks SMB
 	proc    bool // the kernel makes up what is on it, and an mtime at each look
+	dated   bool // the times of a directory on it tell that what is in it has changed
 }
 
 // mounts is the table of mounts, as Linux tells it in /proc/self/mountinfo. Elsewhere every device counts as local,
@@ -1399,8 +1401,9 @@ func (t *mountTable) fileSystem(device uint64) fileSystem {
 	number := fmt.Sprintf("%d:%d", device>>8&0xfff|device>>32&^0xfff, device&0xff|device>>12&^0xff) // of st_dev
 	kind, _, _ := strings.Cut(t.types[number], ".")                                                 // fuse.sshfs counts as fuse
 	others := "9p afs ceph coda fuse lustre nfs nfs4 ocfs2 orangefs prl_fs vboxsf virtiofs vmhgfs"
-	smb := slices.Contains([]string{"cifs", "smb3", "smbfs"}, kind)
-	return fileSystem{smb || slices.Contains(strings.Fields(others), kind), smb, kind == "proc" || kind == "sysfs"}
+	is := func(kinds string) bool { return slices.Contains(strings.Fields(kinds), kind) }
+	smb := is("cifs smb3 smbfs")
+	return fileSystem{smb || is(others), smb, is("proc sysfs"), is("btrfs ext2 ext3 ext4 f2fs overlay tmpfs xfs zfs")}
 }
 
 // A guard is the mounts that keep what is below them from being told as removed when they go: those that a target is
@@ -1490,10 +1493,12 @@ func (s stamp) there() bool { return s.kind != gone }
 
 // same reports whether two stamps can be of the same content. It never asks for later: tar, git and rsync set older
 // mtimes. An inode number alone proves nothing, because sshfs and others number a file anew when the kernel has
-// forgotten it, and a ctime alone moves with mode, owner and link count.
+// forgotten it, and a ctime alone moves with mode, owner and link count. A directory is read again if one of them
+// differs, which tells nobody anything false, and finds what was created by one who then restored the mtime.
 func (s *stamp) same(t *stamp) bool {
+	ino, ctime := s.ino == t.ino, s.ctime == t.ctime
 	return s.kind == t.kind && s.sec == t.sec && s.nsec == t.nsec && s.size == t.size &&
-		(s.ino == t.ino || s.ctime == t.ctime)
+		(ino && ctime || s.kind != directory && (ino || ctime))
 }
 
 // statFields are where in the struct behind a FileInfo's Sys the fields are that package os does not show.

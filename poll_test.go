@@ -2127,6 +2127,35 @@ func TestSlowAbsent(t *testing.T) {
 	})
 }
 
+// TestSlowPeriod polls a tree where only looks at directories are slow, each the eighth after the one before.
+func TestSlowPeriod(t *testing.T) {
+	t.Parallel()
+	dir := t.TempDir()
+	for i := range 700 {
+		writeFiles(t, dir, fmt.Sprintf("tree/%d/%d", i/7, i))
+	}
+	synctest.Test(t, func(t *testing.T) {
+		c, slow := configure(t, dir+"/tree").pollConfig, false
+		c.lstat = func(name string) (os.FileInfo, error) {
+			fi, err := os.Lstat(name)
+			if err == nil && fi.IsDir() && slow {
+				time.Sleep(10 * time.Millisecond)
+			}
+			return fi, err
+		}
+		p := quietPoller(c, dir+"/tree")
+		p.poll(t.Context())
+		p.poll(t.Context())
+		slow = true
+		p.answers.Store(0)
+		start := time.Now()
+		p.poll(t.Context())
+		if took := time.Since(start); took > 500*time.Millisecond {
+			t.Errorf("a poll took %v of the bubble's time", took)
+		}
+	})
+}
+
 // TestSlowStat has stats that take a millisecond: 1,000 in a row would take a second.
 func TestSlowStat(t *testing.T) {
 	t.Parallel()
@@ -2711,25 +2740,65 @@ func TestCondition(t *testing.T) {
 func TestSame(t *testing.T) {
 	t.Parallel()
 	for _, tt := range []struct {
-		name   string
-		change func(*stamp)
-		want   bool
+		name              string
+		change            func(*stamp)
+		file, isDirectory bool // want, if it is one
 	}{
-		{"nothing", func(*stamp) {}, true},
-		{"kind", func(s *stamp) { s.kind = other }, false},
-		{"later second", func(s *stamp) { s.sec++ }, false},
-		{"earlier second", func(s *stamp) { s.sec-- }, false},
-		{"nanosecond", func(s *stamp) { s.nsec-- }, false},
-		{"size", func(s *stamp) { s.size-- }, false},
-		{"number alone", func(s *stamp) { s.ino++ }, true},
-		{"ctime alone", func(s *stamp) { s.ctime++ }, true},
-		{"number and ctime", func(s *stamp) { s.ino++; s.ctime-- }, false},
+		{"nothing", func(*stamp) {}, true, true},
+		{"kind", func(s *stamp) { s.kind = other }, false, false},
+		{"later second", func(s *stamp) { s.sec++ }, false, false},
+		{"earlier second", func(s *stamp) { s.sec-- }, false, false},
+		{"nanosecond", func(s *stamp) { s.nsec-- }, false, false},
+		{"size", func(s *stamp) { s.size-- }, false, false},
+		{"number alone", func(s *stamp) { s.ino++ }, true, false},
+		{"ctime alone", func(s *stamp) { s.ctime++ }, true, false},
+		{"number and ctime", func(s *stamp) { s.ino++; s.ctime-- }, false, false},
 	} {
-		a := stamp{sec: 5, nsec: 5, kind: file, size: 5, ino: 5, ctime: 5}
-		b := a
-		tt.change(&b)
-		if got := a.same(&b); got != tt.want {
-			t.Errorf("%s: got %v, want %v", tt.name, got, tt.want)
+		for k, want := range map[kind]bool{file: tt.file, directory: tt.isDirectory} {
+			a := stamp{sec: 5, nsec: 5, kind: k, size: 5, ino: 5, ctime: 5}
+			b := a
+			tt.change(&b)
+			if got := a.same(&b); got != want {
+				t.Errorf("%s of kind %d: got %v, want %v", tt.name, k, got, want)
+			}
+		}
+	}
+}
+
+// TestResolved has targets in the root directory, and the root directory itself, with and without a link to it.
+func TestResolved(t *testing.T) {
+	t.Parallel()
+	for _, tt := range []struct{ root, path, entry, want string }{
+		{"/", "/", "/m/f", "/m/f"},
+		{"/link", "/", "/link/m/f", "/m/f"},
+		{"/link/", "/", "/link/m/f", "/m/f"},
+		{"/d", "/d", "/d/m/f", "/d/m/f"},
+		{"./", "/d", "./m/f", "/d/m/f"},
+	} {
+		p := quietPoller(configure(t, tt.root).pollConfig, tt.root)
+		p.roots[0].site.guard.path = tt.path
+		if got, err := p.resolved(&entry{path: tt.entry, parent: p.roots[0]}, tt.entry); got != tt.want || err != nil {
+			t.Errorf("%+v: got %s and the error %v", tt, got, err)
+		}
+	}
+}
+
+// TestEmptyLink polls a target below a link that says nothing, and one that is such a link. A FUSE file system can have
+// them, and reads as if nothing were there.
+func TestEmptyLink(t *testing.T) {
+	t.Parallel()
+	dir := t.TempDir()
+	if err := os.Symlink("nowhere", dir+"/link"); err != nil {
+		t.Skip(err)
+	}
+	for _, target := range []string{dir + "/link", dir + "/link/a"} {
+		c := configure(t, "-open", target).pollConfig
+		c.readlink = func(string) (string, error) { return "", nil }
+		p := quietPoller(c, target)
+		p.tree = false
+		p.poll(t.Context())
+		if p.roots[0].stamp.there() {
+			t.Errorf("%s is there", target)
 		}
 	}
 }
