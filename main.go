@@ -90,7 +90,7 @@ type usageError struct{ error }
 
 // parse makes a config of the command line. Its errors are mistakes there, and flag.ErrHelp.
 func parse(args []string) (config, error) {
-	c := config{tcp: "localhost:60300", mode: 0o600, longWrite: longWrite, pollConfig: pollConfig{
+	c := config{tcp: "localhost:60300", mode: 0o600, max: 1024, longWrite: longWrite, pollConfig: pollConfig{
 		interval: 250 * time.Millisecond, mountEvents: new(atomic.Uint64), disk: disk{stat: os.Stat, lstat: os.Lstat, readlink: os.Readlink},
 	}}
 	c.dir, _ = os.Getwd() // if it is gone, relative targets stay relative
@@ -118,7 +118,7 @@ func (c *config) flags() *flag.FlagSet {
 	flags.BoolVar(&c.openAll, "open", false, "")
 	flags.Func("exclude", "", c.addPattern)
 	flags.Func("exclude-from", "", c.addFile)
-	flags.IntVar(&c.max, "max", 1024, "")
+	flags.Func("max", "", c.setMax)
 	flags.BoolVar(&c.version, "version", false, "")
 	return flags
 }
@@ -129,10 +129,11 @@ func (c *config) setTCP(address string) error {
 		return fmt.Errorf("a port alone is no address; write :%s or localhost:%[1]s", address)
 	}
 	_, port, err := net.SplitHostPort(address)
-	if err == nil {
-		_, err = net.LookupPort("tcp", port)
+	if err != nil {
+		return fmt.Errorf("%w; an address is a host and a port, like localhost:60300", err)
 	}
 	c.tcp = address
+	_, err = net.LookupPort("tcp", port)
 	return err
 }
 
@@ -143,6 +144,14 @@ func (c *config) setMode(bits string) error {
 		return errors.New("a mode has three or four octal digits, at most 0777, and lets the owner read and write")
 	}
 	c.mode = fs.FileMode(mode)
+	return nil
+}
+
+// setMax parses the value of -max.
+func (c *config) setMax(n string) (err error) {
+	if c.max, err = strconv.Atoi(n); err != nil {
+		return errors.New("it is no number of subscribers")
+	}
 	return nil
 }
 
