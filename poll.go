@@ -334,7 +334,7 @@ func (p *poller) openOnce(dir string, wanted bool) {
 const (
 	slowCall    = 100 * time.Microsecond // a call that takes so long waits for something other than this machine
 	maxHelpers  = 31                     // 32 such calls at a time take no longer than one
-	sampleEvery = 8                      // of so many looks at files, the time of one is taken
+	sampleEvery = 8                      // of so many looks, the time of one is taken
 
 	// Of what slower returns.
 	slowLocal = 16
@@ -411,10 +411,11 @@ func (p *poller) visit(e *entry, above error) {
 	p.visitAll(e.site.entries, below)
 }
 
-// timedLook is look. It takes the time of looks at directories, which may be opened, of some others and, after a slow one,
-// of all for a while.
+// timedLook is look. It takes the time of some looks, and after a slow one, of all for a while. On a network mount it takes
+// that of each directory, which is opened.
 func (p *poller) timedLook(e *entry, s *sight) {
-	if e.stamp.kind != directory && p.answers.Load()%sampleEvery != 0 && p.slow.Load() == 0 {
+	opened := e.stamp.kind == directory && e.fileSystem().network
+	if !opened && p.answers.Load()%sampleEvery != 0 && p.slow.Load() == 0 {
 		p.look(e, s)
 		return
 	}
