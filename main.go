@@ -91,7 +91,8 @@ type usageError struct{ error }
 // parse makes a config of the command line. Its errors are mistakes there, and flag.ErrHelp.
 func parse(args []string) (config, error) {
 	c := config{tcp: "localhost:60300", mode: 0o600, max: 1024, longWrite: longWrite, pollConfig: pollConfig{
-		interval: 250 * time.Millisecond, mountEvents: new(atomic.Uint64), disk: disk{stat: os.Stat, lstat: os.Lstat, readlink: os.Readlink},
+		interval: 250 * time.Millisecond, mountEvents: new(atomic.Uint64),
+		disk: disk{stat: os.Stat, lstat: os.Lstat, readlink: os.Readlink},
 	}}
 	c.dir, _ = os.Getwd() // if it is gone, relative targets stay relative
 	c.open = func(name string) (*os.File, error) { return os.OpenFile(name, os.O_RDONLY|nonblock, 0) }
@@ -856,17 +857,18 @@ const longWrite = time.Millisecond
 func (j *journal) relieveLong() {
 	j.mu.Lock()
 	defer j.mu.Unlock()
-	j.eager = j.first != nil && j.writing == j.deliverers
-	j.relieve()
+	j.eager = j.relieve()
 }
 
-// relieve starts a deliverer if a subscriber is due and every deliverer is in a write. So a reader who is suspended holds
-// up one deliverer, and no other subscriber.
-func (j *journal) relieve() {
-	if j.first != nil && j.writing == j.deliverers {
-		j.deliverers++
-		j.delivering.Go(j.deliver)
+// relieve starts a deliverer if a subscriber is due and every deliverer is in a write. It reports whether it has done so.
+// So a reader who is suspended holds up one deliverer, and no other subscriber.
+func (j *journal) relieve() (started bool) {
+	if j.first == nil || j.writing < j.deliverers {
+		return false
 	}
+	j.deliverers++
+	j.delivering.Go(j.deliver)
+	return true
 }
 
 // deliver writes to those who are due until nobody is, a piece to each in turn.
