@@ -1438,8 +1438,7 @@ func TestDeliverersEnd(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		j := newJournal(config{targets: []string{"x"}}, log.New(t.Output(), "", 0))
 		ln := newPipeListener()
-		var serving sync.WaitGroup
-		serving.Go(func() { serve(t.Context(), ln, j, &slots{taken: make(chan struct{}, 3)}) })
+		serveJournal(t, ln, j, 3)
 		suspended, a, b := ln.dial("suspended"), ln.dial("a"), ln.dial("b")
 		check := func(verb string, deliverers int) {
 			t.Helper()
@@ -1470,10 +1469,6 @@ func TestDeliverersEnd(t *testing.T) {
 		if j.deliverers != 0 || j.writing != 0 {
 			t.Errorf("got %d deliverers, %d in a write, want none", j.deliverers, j.writing)
 		}
-		j.close()
-		ln.Close()
-		serving.Wait()
-		j.delivering.Wait()
 	})
 }
 
@@ -1483,8 +1478,7 @@ func TestRelief(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		j := newJournal(configure(t, "x"), log.New(t.Output(), "", 0))
 		ln := newPipeListener()
-		var serving sync.WaitGroup
-		serving.Go(func() { serve(t.Context(), ln, j, &slots{taken: make(chan struct{}, 21)}) })
+		serveJournal(t, ln, j, 21)
 		var suspended []*client
 		for range 20 {
 			suspended = append(suspended, ln.dial("suspended"))
@@ -1512,10 +1506,6 @@ func TestRelief(t *testing.T) {
 			t.Errorf("got %d deliverers, eager: %v; want none", j.deliverers, j.eager)
 		}
 		j.mu.Unlock()
-		j.close()
-		ln.Close()
-		serving.Wait()
-		j.delivering.Wait()
 	})
 }
 
@@ -1809,20 +1799,25 @@ func benchmarkChange(b *testing.B, network string, n int) {
 	}
 }
 
+// serveJournal serves size subscribers of j on ln until t ends.
+func serveJournal(t testing.TB, ln net.Listener, j *journal, size int) {
+	var serving sync.WaitGroup
+	serving.Go(func() { serve(context.Background(), ln, j, &slots{taken: make(chan struct{}, size)}) })
+	t.Cleanup(func() {
+		j.close()
+		ln.Close()
+		serving.Wait()
+		j.delivering.Wait()
+	})
+}
+
 // serveAudience serves those who wait in the backlog of ln until b ends. They have
 // been greeted when it returns.
 func serveAudience(b *testing.B, ln net.Listener, a *audience) *journal {
 	logger := log.New(io.Discard, "", 0)
 	l := newJournal(configure(b, "x"), logger)
 	l.open()
-	var serving sync.WaitGroup
-	serving.Go(func() { serve(context.Background(), ln, l, &slots{taken: make(chan struct{}, a.size)}) })
-	b.Cleanup(func() {
-		l.close()
-		ln.Close()
-		serving.Wait()
-		l.delivering.Wait()
-	})
+	serveJournal(b, ln, l, int(a.size))
 	a.hear(func() {}) // the greeting
 	return l
 }
