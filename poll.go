@@ -336,10 +336,9 @@ const (
 	maxHelpers  = 31                     // 32 such calls at a time take no longer than one
 	sampleEvery = 8                      // of so many looks, the time of one is taken
 
-	// Of what slower returns.
-	slowLocal = 16
-	helpAbove = 64
-	mostSlow  = helpAbove + 128
+	slowLocal = 16              // what a slow call on a local disk adds to the measure that slower returns
+	helpAbove = 64              // helpers are of use if it is more than that
+	mostSlow  = helpAbove + 128 // it is never more than that
 )
 
 // slower returns the new measure of slowness after a call that took so long. On a network mount one slow call brings
@@ -411,8 +410,8 @@ func (p *poller) visit(e *entry, above error) {
 	p.visitAll(e.site.entries, below)
 }
 
-// timedLook is look. It takes the time of some looks, and after a slow one, of all for a while. On a network mount it takes
-// that of each directory, which is opened.
+// timedLook is look. It times each look at a directory on a network mount, because that is opened. Of other looks it times
+// some and, after a slow one, all for a while.
 func (p *poller) timedLook(e *entry, s *sight) {
 	opened := e.stamp.kind == directory && e.fileSystem().network
 	if !opened && p.answers.Load()%sampleEvery != 0 && p.slow.Load() == 0 {
@@ -443,8 +442,8 @@ func (p *poller) split(ctx context.Context) {
 // A sight is what one look at an entry found.
 type sight struct {
 	err    error    // why the stat failed or, if stamp is valid, why reading what is inside did
-	valid  bool     // the stat succeeded, and
-	stamp  stamp    // is what is there
+	valid  bool     // the stat succeeded
+	stamp  stamp    // what is there, if valid
 	path   string   // by which a target was found
 	ground *ground  // what a directory or a target stands on, if that was asked again
 	doubt  *doubt   // why an equal stamp proves nothing yet, or nil
@@ -560,8 +559,8 @@ func (p *poller) below(path string) string {
 // comparesAll reports whether -content has the contents on f compared at every poll.
 func (p *poller) comparesAll(f fileSystem) bool { return p.content && !f.smb }
 
-// So many polls, about, pass until a directory is read again that seems to be as it was. Some file systems do not keep the
-// times of directories, such as FAT, and those of some file servers.
+// A directory that seems to be as it was is read again after about so many polls, because some file systems, such as FAT,
+// do not keep the times of directories. The second number is for those that do.
 const rereadEvery, rereadDated = 16, 64
 
 // lookInside reads what is in e if the stamp in s does not tell: the content of a file, or the names in a directory.
@@ -1138,8 +1137,8 @@ const (
 
 // doubtOf returns the doubt about the stamp st, which has followed before and was taken between from and to: nil if
 // any write will change it or, unless always is set, its content need not be compared. An mtime in whole seconds says
-// nothing of the clock when the entry is seen first and its ctime has a fraction: somebody set it, as tar does. What
-// somebody does in a directory whose mtime they set shows in its ctime.
+// nothing of the clock when the entry is seen first and its ctime has a fraction: somebody set it, as tar does. The
+// ctime of a directory whose mtime was set tells when something last changed in it.
 func doubtOf(before, st stamp, from, to time.Time, always bool) *doubt {
 	grain, margin := fineGrain, fineGrain
 	if st.nsec == 0 && (before.there() || st.ctime%1e9 == 0) {
@@ -1391,7 +1390,9 @@ func (m *mounts) spell(point string, lost bool) (news bool) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	news = m.lost[point] != lost
-	if m.lost[point] = lost; !lost {
+	if lost {
+		m.lost[point] = true
+	} else {
 		delete(m.lost, point)
 	}
 	return news
